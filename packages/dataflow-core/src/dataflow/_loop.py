@@ -1,0 +1,70 @@
+"""The background event loop behind synchronous calls: one daemon thread per process, started on first use."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from dataflow.errors import UsageError
+
+T = TypeVar("T")
+
+
+class _LoopThread:
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._serve, name="dataflow-loop", daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+
+_lock = threading.Lock()
+_current: _LoopThread | None = None
+
+
+def _thread() -> _LoopThread:
+    global _current  # noqa: PLW0603  # one per process is the point
+    with _lock:
+        if _current is None or not _current.thread.is_alive():
+            _current = _LoopThread()
+        return _current
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the background loop and wait; Ctrl-C cancels it and waits for its cleanup.
+
+    Raises:
+        UsageError: called from the background loop itself, which would wait for itself.
+    """
+    owner = _thread()
+    if threading.current_thread() is owner.thread:
+        coroutine.close()
+        msg = "a synchronous call was made on DataFlow's own event loop, which would wait for itself"
+        raise UsageError(msg, hint="await the async form: db.express, execute_async, self.query", code="would-deadlock")
+    over = threading.Event()
+
+    async def guarded() -> T:
+        try:
+            return await coroutine
+        finally:
+            over.set()
+
+    future = asyncio.run_coroutine_threadsafe(guarded(), owner.loop)
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel()
+        over.wait(5)
+        raise
+
+
+def _in_child() -> None:
+    global _current, _lock  # noqa: PLW0603
+    _current, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,336 @@
+"""What a database dialect must provide, and the vocabulary in which plans talk to it.
+
+A plan is a *program*: a generator that yields `Step`s (a command and its arguments) and is sent their replies. The
+dialect's session drives it: SQLite on the connection's thread in one hop, PostgreSQL by awaiting each step. Programs
+are synchronous and pure but for their steps, so one body of code serves both.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import attrs
+
+from dataflow import types as t
+from dataflow.errors import DataFlowError, NotYetAvailable
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.engine.interfaces import Dialect as SQLAlchemyDialect
+    from sqlalchemy.sql import ColumnElement
+    from sqlalchemy.types import TypeEngine
+
+    from dataflow.config import Config, DatabaseURL
+    from dataflow.fields import FieldSpec
+    from dataflow.model import ModelSpec
+
+ROWS, COUNT, MANY = "rows", "count", "many"
+
+
+@attrs.frozen(slots=True, eq=False)
+class Command:
+    """One SQL text as it goes to the driver.
+
+    Attributes:
+        sql: in the driver's own parameter style.
+        returns: ROWS (list of tuples), COUNT (rows changed), or MANY (one text, a list of argument tuples; COUNT).
+        writes: whether it may change data.
+        named: whether ROWS replies start with the tuple of column names (SQL of the user's own).
+    """
+
+    sql: str
+    returns: str = ROWS
+    writes: bool = False
+    named: bool = False
+
+
+Step = tuple[Command, Sequence[Any]]
+T = TypeVar("T")
+Program = Generator[Step, Any, T]
+Convert = Callable[[Any], Any]
+
+
+class Session(Protocol):
+    """One leased connection. Either all `run`, or all `run_blocking`, at a time; never both at once.
+
+    Attributes:
+        depth: open transaction (1) plus savepoints.
+        contended: whether somebody waits for this connection.
+        max_parameters: most bound parameters of one statement, as the connection itself reports.
+    """
+
+    depth: int
+    max_parameters: int
+
+    @property
+    def contended(self) -> bool: ...
+    async def run(self, program: Program[T]) -> T:
+        """Drive a program to its end. On cancellation the statement under way is interrupted."""
+        ...
+
+    def run_blocking(self, program: Program[T]) -> T:
+        """Drive a program in the calling thread; only where `Database.blocking`."""
+        ...
+
+    async def release(self) -> None:
+        """Give the connection back, rolled back and clean."""
+        ...
+
+    def release_blocking(self) -> None:
+        """`release` for the calling thread."""
+        ...
+
+
+class Database(Protocol):
+    """The connections of one DataFlow.
+
+    Attributes:
+        blocking: whether sessions can be driven in the calling thread.
+    """
+
+    blocking: bool
+
+    async def lease(self, *, write: bool, holder: str) -> Session:
+        """Wait for a connection; `holder` is named in errors. Raises DatabaseTimeout after `lock_timeout` seconds."""
+        ...
+
+    def lease_blocking(self, *, write: bool, holder: str) -> Session:
+        """`lease` for the calling thread."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection; leases after this raise UsageError."""
+        ...
+
+    def close_blocking(self) -> None:
+        """`close` for the calling thread."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Say where this is and how it is set, for doctor; JSON-able, without secrets."""
+        ...
+
+
+@attrs.frozen
+class ColumnInfo:
+    """A column found in a database: name, SQL type, whether it takes NULL, whether it is in the primary key."""
+
+    name: str
+    type: str
+    nullable: bool
+    primary_key: bool
+    default: str | None = None
+
+
+Bind = Callable[[Convert | None], "ColumnElement[Any]"]
+"""Makes a bound parameter for the operand at hand; the argument converts the operand to what the driver takes."""
+
+
+class Dialect:
+    """Base of dialects: everything that differs between databases, in one object without state.
+
+    Attributes:
+        name: as in its DialectSpec.
+        capabilities: filled in from its DialectSpec.
+        nulls_need_order: whether NULLS FIRST and LAST must be written to get the common order.
+    """
+
+    name: ClassVar[str] = ""
+    capabilities: Mapping[str, str] = {}
+    nulls_need_order: ClassVar[bool] = False
+    isolation_levels: ClassVar[tuple[str, ...]] = ("READ_UNCOMMITTED", "READ_COMMITTED", "REPEATABLE_READ", "SERIALIZABLE")
+
+    # -- connections ---------------------------------------------------------------------------------------------
+    def connect(self, url: "DatabaseURL", config: "Config") -> Database:
+        """Return the connections for a URL; opens nothing yet. Raises ConfigurationError for a bad URL."""
+        raise NotImplementedError
+
+    def identity(self, url: "DatabaseURL") -> str:
+        """Return a text that two URLs share exactly if they mean one database; "" if never shared."""
+        raise NotImplementedError
+
+    # -- the compiler ---------------------------------------------------------------------------------------------
+    @cached_property
+    def sqlalchemy(self) -> "SQLAlchemyDialect":
+        """The SQLAlchemy dialect that compiles statements, with the driver's parameter style."""
+        raise NotImplementedError
+
+    def quote(self, identifier: str) -> str:
+        """Quote an identifier, always."""
+        return self.sqlalchemy.identifier_preparer.quote_identifier(identifier)
+
+    # -- types ----------------------------------------------------------------------------------------------------
+    def column_type(self, field: t.FieldType) -> "TypeEngine[Any]":
+        """Return the column type for a storage kind."""
+        raise NotImplementedError
+
+    def encoder(self, field: t.FieldType) -> Convert | None:
+        """Return what turns an accepted value (never None) into the driver's; None for identity."""
+        raise NotImplementedError
+
+    def decoder(self, field: t.FieldType) -> Convert | None:
+        """Return what turns the driver's value (never None) into the accepted form; None for identity."""
+        raise NotImplementedError
+
+    def encode_any(self, value: Any) -> Any:
+        """Turn a Python value of the user's own SQL into the driver's, by its Python type."""
+        raise NotImplementedError
+
+    def refused_any(self, value: Any) -> str:
+        """Return why a value of the user's own SQL cannot be stored, or ""."""
+        del value
+        return ""
+
+    # -- schema ---------------------------------------------------------------------------------------------------
+    def table_options(self, model: "ModelSpec") -> dict[str, Any]:
+        """Return keyword arguments for ``sqlalchemy.Table``."""
+        del model
+        return {}
+
+    def column_options(self, field: "FieldSpec", check: str) -> dict[str, Any]:
+        """Return keyword arguments for ``sqlalchemy.Column``: server_default, autoincrement … `check`: table name."""
+        raise NotImplementedError
+
+    def checks(self, field: "FieldSpec") -> "list[str]":
+        """Return CHECK conditions for a field, as SQL text with quoted identifiers."""
+        del field
+        return []
+
+    def list_tables(self) -> Program[list[str]]:
+        """List the users' tables, sorted."""
+        raise NotImplementedError
+
+    def list_columns(self, table: str) -> Program[list[ColumnInfo]]:
+        """List the columns of a table; empty if there is no such table."""
+        raise NotImplementedError
+
+    def list_indexes(self, table: str) -> Program[list[str]]:
+        """List the names of the indexes of a table."""
+        raise NotImplementedError
+
+    def schema_lock(self) -> Program[None]:
+        """Hold off other processes that create tables, until the transaction ends."""
+        raise NotImplementedError
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+    def begin(self, isolation: str | None, *, write: bool) -> Command:
+        """Return the command that opens a transaction."""
+        raise NotImplementedError
+
+    # -- expressions ----------------------------------------------------------------------------------------------
+    def comparable(self, column: "ColumnElement[Any]", field: t.FieldType) -> "ColumnElement[Any]":
+        """Return what to order and compare by: code points for text, numeric order for Decimal."""
+        del field
+        return column
+
+    def in_list(self, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind, size: int) -> "ColumnElement[bool]":
+        """``column IN (…)`` for an operand that is a list without None; `size` is the bucket it falls into."""
+        raise NotImplementedError
+
+    def text_match(self, op: str, column: "ColumnElement[Any]", bind: Bind) -> "ColumnElement[bool]":
+        """`op`: $like $ilike $regex $iregex $startswith $endswith $contains, on a text column."""
+        raise NotImplementedError
+
+    def list_match(self, op: str, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind) -> "ColumnElement[bool]":
+        """`op`: $contains (an element) or $overlap (a list), on an array column."""
+        raise NotImplementedError
+
+    def json_match(self, op: str, column: "ColumnElement[Any]", path: Sequence[str], kind: str, bind: Bind) -> "ColumnElement[bool]":
+        """Compare a JSON document (empty path) or a member. `kind`: str number bool null json list, of the operand."""
+        raise NotImplementedError
+
+    def arithmetic(self, op: str, column: "ColumnElement[Any]", field: t.FieldType, operand: type, bind: Bind) -> "ColumnElement[Any]":
+        """`op`: $inc $dec $multiply $divide $min $max. Nothing is rounded silently; `operand` is the Python type."""
+        raise NotImplementedError
+
+    def append(self, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind) -> "ColumnElement[Any]":
+        """Return the list or JSON array in `column` with one element more."""
+        raise NotImplementedError
+
+    def aggregate(self, op: str, column: "ColumnElement[Any] | None", field: t.FieldType | None) -> "ColumnElement[Any]":
+        """`op`: $sum $avg $min $max $count $count_distinct; column None counts rows."""
+        raise NotImplementedError
+
+    # -- bulk -----------------------------------------------------------------------------------------------------
+    def insert(self, table: "sa.Table") -> Any:
+        """Return an INSERT construct that knows ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""
+        raise NotImplementedError
+
+    def insert_many(
+        self, insert: "Insert", rows: "Sequence[Sequence[Any]]", most_parameters: int
+    ) -> Program[tuple[int, list[Any]]]:
+        """Insert encoded rows; return (rows written, RETURNING rows in input order).
+
+        `most_parameters`: what the leased connection allows per statement.
+        """
+        raise NotImplementedError
+
+
+@attrs.frozen
+class Insert:
+    """An INSERT compiled for one row, for `Dialect.insert_many` to widen.
+
+    Attributes:
+        table: name of the table.
+        head: SQL text up to and including VALUES.
+        group: text of one row's parenthesis.
+        tail: what follows (ON CONFLICT …, RETURNING …).
+        columns: names, in the order of a row's values.
+        returning: number of returned columns.
+        batch_size: most rows per statement.
+        generated: the column whose values the database generates for these rows, or None.
+    """
+
+    table: str
+    head: str
+    group: str
+    tail: str
+    columns: tuple[str, ...]
+    returning: int = 0
+    batch_size: int = 1000
+    generated: str | None = None
+
+
+@attrs.frozen
+class Support:
+    """How well a dialect supports something, parsed from its declaration."""
+
+    level: str
+    reason: str = ""
+
+
+def support(dialect: Dialect, capability: str) -> Support:
+    """Look a capability up; undeclared means full."""
+    level, _, reason = dialect.capabilities.get(capability, "full").partition(":")
+    return Support(level.strip(), reason.strip())
+
+
+def refuse_unsupported(dialect: Dialect, capability: str) -> None:
+    """Raise if a dialect declares a capability unsupported.
+
+    Raises:
+        NotYetAvailable: naming the reason the dialect gives.
+    """
+    found = support(dialect, capability)
+    if found.level == "unsupported":
+        msg = f"{dialect.name} does not support {capability}"
+        raise NotYetAvailable(msg, hint=found.reason or "use another database", code="unsupported")
+
+
+__all__ = [
+    "COUNT",
+    "MANY",
+    "ROWS",
+    "Bind",
+    "ColumnInfo",
+    "Command",
+    "DataFlowError",
+    "Database",
+    "Dialect",
+    "Insert",
+    "Program",
+    "Session",
+    "Step",
+    "refuse_unsupported",
+    "support",
+]

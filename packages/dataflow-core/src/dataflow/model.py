@@ -1,0 +1,361 @@
+"""Class -> `ModelDraft` -> (features edit it) -> frozen `ModelSpec`.
+
+Registration touches no database and imports no SQLAlchemy. Knows nothing of dialects and plans.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, get_origin, get_type_hints
+
+import attrs
+
+from dataflow import fields as f
+from dataflow import later, naming
+from dataflow import types as t
+from dataflow.errors import ModelError, UsageError, suggest
+from dataflow.plugins.hints import extra_for
+
+CORE_OPTIONS = ("primary_key", "timestamps")
+FEATURE_OPTIONS = {
+    "multi_tenant": "dataflow_tenancy",
+    "soft_delete": "dataflow_soft_delete",
+    "versioned": "dataflow_versioning",
+    "audit_log": "dataflow_audit",
+}
+"""Options that demand a capability -> the hook through which it must come."""
+
+
+@attrs.frozen
+class IndexSpec:
+    """An index.
+
+    Attributes:
+        name: unique in the schema.
+        fields: its columns, in order.
+        unique: whether it is a unique key.
+        where: SQL predicate of a partial index, or None.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    unique: bool = False
+    where: str | None = None
+
+
+@attrs.frozen
+class ModelSpec:
+    """A registered model, frozen.
+
+    Attributes:
+        name: class name.
+        table: table name.
+        fields: name -> field, in column order.
+        primary_key: names of the key fields.
+        indexes: declared and added indexes.
+        options: what stood in ``__dataflow__``.
+        doc: docstring of the class.
+        place: "file:line" of the class, when known.
+        ddl_extras: statements features want after CREATE TABLE (opaque to core).
+        call_options: options that features add to every operation -> whether they shape SQL.
+    """
+
+    name: str
+    table: str
+    fields: Mapping[str, f.FieldSpec]
+    primary_key: tuple[str, ...]
+    indexes: tuple[IndexSpec, ...] = ()
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    doc: str = ""
+    place: str = attrs.field(default="", eq=False)
+    ddl_extras: tuple[Any, ...] = ()
+    call_options: Mapping[str, bool] = attrs.field(factory=dict)
+
+    @property
+    def key(self) -> tuple[f.FieldSpec, ...]:
+        """The fields of the primary key."""
+        return tuple(self.fields[name] for name in self.primary_key)
+
+    @property
+    def unique_keys(self) -> list[tuple[str, ...]]:
+        """Column sets that identify a row: the primary key first, then unique indexes without predicate."""
+        keys = [self.primary_key]
+        return keys + [index.fields for index in self.indexes if index.unique and index.where is None]
+
+
+@attrs.define
+class ModelDraft:
+    """A model that features may still edit, in `Feature.extend_model`."""
+
+    name: str
+    table: str
+    fields: dict[str, f.FieldSpec]
+    primary_key: tuple[str, ...]
+    indexes: list[IndexSpec]
+    options: dict[str, Any]
+    doc: str = ""
+    place: str = ""
+    ddl_extras: list[Any] = attrs.field(factory=list)
+    call_options: dict[str, bool] = attrs.field(factory=dict)
+
+    def add_option(self, name: str, *, shapes: bool = False) -> None:
+        """Let every operation on the model take an option; it arrives in `Call.options`.
+
+        Args:
+            name: the parameter.
+            shapes: whether its value changes the SQL, so that it belongs to the plan key.
+        """
+        self.call_options[name] = shapes
+
+    def add_field(self, field: f.FieldSpec) -> None:
+        """Add a column.
+
+        Raises:
+            ModelError: a field of that name exists.
+        """
+        if field.name in self.fields:
+            msg = f"model {self.name} already has a field {field.name!r}, which {field.origin!r} wants to add"
+            raise ModelError(msg, hint="rename your field", where={"model": self.name, "field": field.name})
+        self.fields[field.name] = field
+
+    def add_index(self, index: IndexSpec) -> None:
+        """Add an index."""
+        self.indexes.append(index)
+
+    def freeze(self) -> ModelSpec:
+        """Check the whole and return the frozen spec.
+
+        Raises:
+            ModelError: an index or key names a field that does not exist.
+        """
+        for index in self.indexes:
+            for name in index.fields:
+                self._require(name, f"index {index.name!r}")
+        for name in self.primary_key:
+            self._require(name, "the primary key")
+            if self.fields[name].nullable:
+                self.fields[name] = attrs.evolve(self.fields[name], nullable=False)
+        return ModelSpec(
+            self.name,
+            self.table,
+            dict(self.fields),
+            self.primary_key,
+            tuple(self.indexes),
+            dict(self.options),
+            self.doc,
+            self.place,
+            tuple(self.ddl_extras),
+            dict(self.call_options),
+        )
+
+    def _require(self, name: str, what: str) -> None:
+        if name not in self.fields:
+            close = suggest(name, self.fields)
+            msg = f"{what} of model {self.name} names the field {name!r}, which does not exist"
+            hint = f"did you mean {close!r}?" if close else f"fields: {', '.join(self.fields)}"
+            raise ModelError(msg, hint=hint, where={"model": self.name})
+
+
+Resolver = Callable[[Any, str], t.FieldType | None]
+
+
+class ClassReader:
+    """Reads a model class into a draft.
+
+    Args:
+        cls: the annotated class.
+        naive: setting `naive_datetimes`.
+        custom: asks plugins for the type of (annotation, model name).
+        model_options: names that plugins declared for ``__dataflow__``.
+        namespace: local names at the place of the class, for annotations that are text.
+        place: "file:line" of the class.
+    """
+
+    def __init__(
+        self,
+        cls: type,
+        *,
+        naive: str,
+        custom: Resolver,
+        model_options: set[str],
+        namespace: Mapping[str, Any],
+        place: str = "",
+    ) -> None:
+        self.cls = cls
+        self.name = cls.__name__
+        self.naive = naive
+        self.custom = custom
+        self.model_options = model_options
+        self.namespace = dict(namespace)
+        self.place = place
+
+    def error(self, message: str, hint: str, **where: str) -> ModelError:
+        """Build an error that names model and place."""
+        place = {"model": self.name, **where}
+        if self.place:
+            place["file"] = self.place
+        return ModelError(message, hint=hint, where=place)
+
+    def read(self) -> ModelDraft:
+        """Return the draft, with id and timestamps added."""
+        options = self._options()
+        fields = self._fields()
+        key = self._primary_key(options, fields)
+        if options.get("timestamps", True):
+            self._add_timestamps(fields)
+        return ModelDraft(
+            name=self.name,
+            table=self._table(),
+            fields=fields,
+            primary_key=key,
+            indexes=self._indexes(),
+            options=options,
+            doc=_own_doc(self.cls),
+            place=self.place,
+        )
+
+    def _options(self) -> dict[str, Any]:
+        options = getattr(self.cls, "__dataflow__", {})
+        if not isinstance(options, Mapping):
+            msg = "__dataflow__ is a dict of options"
+            raise self.error(msg, "write __dataflow__ = {'soft_delete': True}")
+        known = [*CORE_OPTIONS, *FEATURE_OPTIONS, *self.model_options]
+        for name, value in options.items():
+            if name in known or (name in later.MODEL_OPTIONS and not value):
+                continue
+            if name in later.MODEL_OPTIONS:
+                raise later.refuse("model option", name, model=self.name)
+            close = suggest(str(name), known)
+            hint = f"did you mean {close!r}?" if close else extra_for("capability", str(name))
+            msg = f"there is no model option {name!r}"
+            raise self.error(msg, hint or f"options: {', '.join(known)}")
+        for name in (*FEATURE_OPTIONS, "timestamps"):
+            if not isinstance(options.get(name, False), bool):
+                msg = f"the model option {name!r} is True or False"
+                raise self.error(msg, f"write __dataflow__ = {{{name!r}: True}}")
+        return dict(options)
+
+    def _table(self) -> str:
+        table = getattr(self.cls, "__tablename__", None) or naming.table_name(self.name)
+        if not isinstance(table, str) or "\0" in table or len(table.encode()) > 63:  # noqa: PLR2004
+            msg = "a table name is a str of at most 63 bytes"
+            raise self.error(msg, "shorten __tablename__ (63 bytes is PostgreSQL's limit for identifiers)")
+        if table.lower().startswith(("dataflow_", "sqlite_")):
+            msg = f"the table name {table!r} is reserved"
+            raise self.error(msg, "choose another __tablename__")
+        return table
+
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return get_type_hints(self.cls, localns={**self.namespace, self.name: self.cls}, include_extras=True)
+        except NameError as error:
+            msg = f"an annotation names {error.name!r}, which is not defined here"
+            raise self.error(msg, f"import {error.name!r} before the class, not only under TYPE_CHECKING") from error
+        except Exception as error:
+            msg = f"the annotations cannot be read: {error}"
+            raise self.error(msg, "check the annotations of the class") from error
+
+    def _fields(self) -> dict[str, f.FieldSpec]:
+        fields = {}
+        hints = self._hints()
+        for name, annotation in hints.items():
+            if get_origin(annotation) is ClassVar or annotation is ClassVar or name.startswith("__"):
+                continue
+            fields[name] = self._field(name, annotation)
+        for name, value in vars(self.cls).items():
+            plain = not (name.startswith("_") or callable(value) or hasattr(value, "__get__"))
+            if plain and name not in hints:
+                msg = f"{name!r} has a value but no annotation, so it is not a field"
+                raise self.error(msg, f"write {name}: {type(value).__name__} = …, or ClassVar for a constant")
+        if not fields and "id" not in hints:
+            msg = f"model {self.name} has no fields"
+            raise self.error(msg, "annotate at least one: name: str")
+        return fields
+
+    def _field(self, name: str, annotation: Any) -> f.FieldSpec:
+        if name.startswith("_"):
+            msg = f"a field name cannot start with an underscore: {name!r}"
+            raise self.error(msg, f"call it {name.strip('_')!r}", field=name)
+        if len(name.encode()) > 63:  # noqa: PLR2004
+            msg = f"the field name {name!r} is longer than 63 bytes"
+            raise self.error(msg, "shorten it (PostgreSQL's limit for identifiers)", field=name)
+        inner, nullable, relation = f.split_optional(annotation)
+        try:
+            kind = f.resolve(inner, naive=self.naive, custom=lambda a: self.custom(a, self.name))
+        except f.AnnotationRefused as refused:
+            raise self.error(f"field {name!r}: {refused.message}", refused.hint, field=name) from None
+        default, factory = f.read_default(self.cls, name)
+        if default is None:
+            nullable, default = True, f.UNSET
+        elif default is not f.UNSET:
+            default = self._default(name, kind, default)
+        generated = name == "id" and isinstance(kind, t.IntType) and default is f.UNSET and factory is None
+        return f.FieldSpec(name, kind, nullable, default, factory, generated, relation=relation)
+
+    def _default(self, name: str, kind: t.FieldType, default: Any) -> Any:
+        if callable(default):
+            msg = f"the default of field {name!r} is a function"
+            raise self.error(msg, f"wrap it: {name}: … = Factory({getattr(default, '__name__', '…')})", field=name)
+        try:
+            kind.accept(default)
+        except t.ValueRefused as refused:
+            msg = f"the default of field {name!r} does not fit: {refused.message}"
+            raise self.error(msg, refused.hint or f"change the default or the annotation of {name}", field=name) from None
+        return default
+
+    def _primary_key(self, options: dict[str, Any], fields: dict[str, f.FieldSpec]) -> tuple[str, ...]:
+        declared = options.get("primary_key")
+        if declared is None:
+            if "id" not in fields:
+                own = f.FieldSpec("id", t.IntType(), generated=True, origin="id")
+                rest = dict(fields)
+                fields.clear()
+                fields.update({"id": own, **rest})
+            return ("id",)
+        key = (declared,) if isinstance(declared, str) else tuple(declared)
+        if not key or len(set(key)) < len(key):
+            msg = "primary_key names one or more different fields"
+            raise self.error(msg, "write __dataflow__ = {'primary_key': ['code']}")
+        if "id" in fields and key != ("id",):
+            fields["id"] = attrs.evolve(fields["id"], generated=False)
+        return key
+
+    def _add_timestamps(self, fields: dict[str, f.FieldSpec]) -> None:
+        for name, when in (("created_at", "create"), ("updated_at", "update")):
+            own = fields.get(name)
+            if own is None:
+                fields[name] = f.FieldSpec(name, t.DateTimeType(self.naive), origin="timestamps", write=when)
+            elif isinstance(own.type, t.DateTimeType) and own.factory is None and own.default is f.UNSET:
+                fields[name] = attrs.evolve(own, write=when)
+
+    def _indexes(self) -> list[IndexSpec]:
+        found = []
+        for raw in getattr(self.cls, "__indexes__", ()):
+            if isinstance(raw, IndexSpec):
+                found.append(raw)
+                continue
+            unknown = set(raw) - {"name", "fields", "unique", "where"} if isinstance(raw, Mapping) else {"?"}
+            if unknown or not {"name", "fields"} <= set(raw) or isinstance(raw["fields"], str) or not raw["fields"]:
+                msg = "an index is {'name': …, 'fields': […], 'unique': …, 'where': …}"
+                raise self.error(msg, "give name and a list of fields; unique and where are optional")
+            where = raw.get("where")
+            found.append(IndexSpec(raw["name"], tuple(raw["fields"]), bool(raw.get("unique", False)), where))
+        return found
+
+
+def _own_doc(cls: type) -> str:
+    doc = cls.__doc__ or ""
+    return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc)  # dataclasses write a signature
+
+
+def forbid_instances(cls: type) -> None:
+    """Make ``User()`` raise an error that shows the node to use instead."""
+    name = cls.__name__
+
+    def refuse(klass: type, *_: object, **values: object) -> None:
+        del klass
+        given = ", ".join(f"{key!r}: …" for key in values) or "…"
+        msg = f"{name} is a model, not a class of objects: {name}() creates nothing"
+        hint = f'workflow.add_node("{name}CreateNode", "create", {{{given}}}) or await db.express.create("{name}", {{{given}}})'
+        raise UsageError(msg, hint=hint, where={"model": name}, code="model-instantiated")
+
+    cls.__new__ = refuse  # type: ignore[assignment,method-assign]

@@ -1,0 +1,195 @@
+"""A model on one database: its fields with encoders and decoders, its table, relations, features and plans."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dataflow import types as t
+from dataflow.dialect import Convert, Dialect
+from dataflow.errors import InputError, Problem
+from dataflow.fields import FieldSpec
+from dataflow.model import ModelSpec
+from dataflow.plan.cache import PlanCache
+from dataflow.plugins.specs import Feature, NodeSpec
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from dataflow.engine import Core
+
+
+class BoundField:
+    """A field on one dialect.
+
+    Attributes:
+        spec: the field.
+        type: its type.
+        encode: any value of the user's -> the driver's; raises `ValueRefused`.
+        decode: the driver's value (never None) -> what results show; None for identity.
+    """
+
+    __slots__ = ("_store", "decode", "encode", "name", "nullable", "spec", "store", "type")
+
+    def __init__(self, spec: FieldSpec, dialect: Dialect) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.type = spec.type
+        self.nullable = spec.nullable
+        self._store = dialect.encoder(spec.type)
+        self.store: Convert = self._store or _identity
+        self.encode = self.encoder()
+        self.decode = _chain(dialect.decoder(spec.type), spec.type.restore())
+
+    def encoder(self, *extra: Callable[[Any], Any]) -> Convert:
+        """Build an encoder: accept, then `extra` (features), then the dialect's."""
+        accept, nullable = self.type.accept, self.nullable
+        after = _chain(*extra, self._store)
+
+        def encode(value: Any) -> Any:
+            if value is None:
+                if nullable:
+                    return None
+                raise t.ValueRefused(NOT_NULL, "give a value, or annotate it `| None`")
+            value = accept(value)
+            return value if after is None else after(value)
+
+        return encode
+
+    def filter_operand(self, value: Any, *, end: bool = False) -> Any:
+        """Encode an operand of a filter: as `encode`, but ISO text of dates and times is parsed."""
+        if isinstance(value, str) and isinstance(self.type, (t.DateTimeType, t.DateType, t.TimeType)):
+            return self.store(self.type.from_text(value, end=end))
+        if value is None:
+            msg = "None cannot be compared with this operator"
+            raise t.ValueRefused(msg, "use {'field': None} or {'$null': True}")
+        return self.store(self.type.accept(value))
+
+    def column(self, values: list[Any]) -> list[Any]:
+        """Encode a column of values at once; `ValueRefused.index` tells which does not fit."""
+        accepted = self.type.accept_column(values, nullable=self.nullable)
+        if self._store is None:
+            return accepted
+        store = self._store
+        return [None if value is None else store(value) for value in accepted]
+
+
+NOT_NULL = "None is not allowed"
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _chain(*functions: Convert | None) -> Convert | None:
+    present = [function for function in functions if function is not None]
+    if not present:
+        return None
+    if len(present) == 1:
+        return present[0]
+
+    def chained(value: Any) -> Any:
+        for function in present:
+            value = function(value)
+        return value
+
+    return chained
+
+
+@attrs.frozen
+class BoundRelation:
+    """How one model reaches another.
+
+    Attributes:
+        name: what filters and `include` call it.
+        target: name of the other model.
+        many: whether it leads to several records.
+        local: field on this side.
+        remote: field on the other side.
+    """
+
+    name: str
+    target: str
+    many: bool
+    local: str
+    remote: str
+
+
+class BoundModel:
+    """A model on one database.
+
+    Attributes:
+        core: the database.
+        spec: the model.
+        features: what edits its plans, in order.
+        fields: name -> bound field.
+        relations: name -> relation; grows when related models are registered.
+        nodes: node type -> spec.
+        plans: its compiled plans by shape.
+        ready: whether its table is known to be there.
+    """
+
+    def __init__(self, core: "Core", spec: ModelSpec, features: Sequence[Feature]) -> None:
+        self.core = core
+        self.spec = spec
+        self.name = spec.name
+        self.features = tuple(features)
+        self.fields = {name: BoundField(field, core.dialect) for name, field in spec.fields.items()}
+        self.key = tuple(self.fields[name] for name in spec.primary_key)
+        self.relations: dict[str, BoundRelation] = {}
+        self.nodes: dict[str, NodeSpec] = {}
+        self.plans: PlanCache[Any] = PlanCache()
+        self.ready = False
+        self._operations: dict[str, Any] = {}
+
+    @cached_property
+    def table(self) -> "sa.Table":
+        """The SQLAlchemy table, built when the first plan is compiled."""
+        return self.core.table(self)
+
+    def operation(self, name: str) -> Any:
+        """Return the implementation of an operation on this model.
+
+        Raises:
+            InputError: this model has no such operation.
+        """
+        found = self._operations.get(name)
+        if found is None:
+            found = self._operations[name] = self.core.bind_operation(self, name)
+        return found
+
+    def target(self, relation: BoundRelation) -> "BoundModel":
+        """Return the model a relation leads to."""
+        return self.core.models[relation.target]
+
+    def decoder(
+        self, names: Sequence[str], extra: dict[str, list[Convert]] | None = None
+    ) -> Callable[[Sequence[Any]], dict[str, Any]]:
+        """Build the function that turns a row of these columns into a dict."""
+        pairs: list[tuple[str, Convert]] = []
+        for name in names:
+            decode = _chain(self.fields[name].decode, *(extra or {}).get(name, ()))
+            if decode is not None:
+                pairs.append((name, decode))
+        columns = tuple(names)
+
+        def decode_row(row: Sequence[Any]) -> dict[str, Any]:
+            record = dict(zip(columns, row, strict=True))
+            for name, decode in pairs:
+                value = record[name]
+                if value is not None:
+                    record[name] = decode(value)
+            return record
+
+        return decode_row
+
+    def refuse(self, problems: Iterable[Problem], operation: str) -> InputError:
+        """Build the error that reports all faults of a call together."""
+        found = list(problems)
+        where = {"model": self.name, "operation": operation}
+        if len(found) == 1:
+            one = found[0]
+            return InputError(one.message, hint=one.hint, where={**where, **one.where}, code=one.code)
+        msg = f"{len(found)} faults in the parameters of {operation} on {self.name}; nothing was written"
+        return InputError(msg, where=where, problems=found, code="several-faults")

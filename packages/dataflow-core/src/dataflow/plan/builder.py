@@ -1,0 +1,285 @@
+"""PlanBuilder: the vocabulary in which operations and features write a plan, and its compilation to SQL text.
+
+SQLAlchemy Core compiles once per shape; afterwards a plan is SQL text, slots for its arguments, and functions.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import sqlalchemy as sa
+
+from dataflow import later
+from dataflow.dialect import COUNT, ROWS, Command, Convert, Program
+from dataflow.errors import InputError, Problem
+from dataflow.session import Call
+from dataflow.types import ValueRefused
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql import ColumnElement
+    from sqlalchemy.sql.selectable import FromClause
+
+    from dataflow.plan.bound import BoundModel
+
+Binder = Callable[[Call], Any]
+Record = Callable[[Call, list[dict[str, Any]]], Program[None]]
+Guard = Callable[[Call, int], None]
+Around = Callable[[Call], Any]
+
+
+@attrs.frozen(slots=True)
+class Slot:
+    """Where one argument comes from.
+
+    Attributes:
+        index: position in the call's values; binders' values follow the operands.
+        convert: what encodes it, or None.
+        label: field or path, for errors.
+    """
+
+    index: int
+    convert: Convert | None
+    label: str
+
+
+class Plan:
+    """A compiled shape of call.
+
+    Attributes:
+        command: what goes to the driver.
+        columns: names of the returned columns.
+        decode: row -> dict.
+        guards, records, notifications: what features added.
+    """
+
+    __slots__ = (
+        "_binders", "_pairs", "_slots", "columns", "command", "decode", "guards", "hidden", "model",
+        "notifications", "operation", "records",
+    )  # fmt: skip
+
+    def __init__(self, command: Command, slots: Sequence[Slot], builder: "PlanBuilder", columns: Sequence[str]) -> None:
+        self.command = command
+        self.model = builder.model
+        self.operation = builder.operation
+        self._slots = tuple(slots)
+        self._pairs = tuple((slot.index, slot.convert) for slot in slots)
+        self._binders = tuple(builder.root.binders)
+        self.columns = tuple(columns)
+        self.decode = builder.model.decoder(columns, builder.decodes) if columns else _no_columns
+        self.guards = tuple(builder.guards)
+        self.records = tuple(builder.records)
+        self.notifications = tuple(builder.notifications)
+        self.hidden: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether one step is all there is to it."""
+        return not (self.guards or self.records or self.notifications)
+
+    def arguments(self, values: list[Any], call: Call) -> list[Any]:
+        """Encode a call's operands into driver arguments.
+
+        Raises:
+            InputError: naming every operand that does not fit.
+        """
+        if self._binders:
+            values = [*values, *[binder(call) for binder in self._binders]]
+        try:
+            return [values[i] if convert is None else convert(values[i]) for i, convert in self._pairs]
+        except ValueRefused:
+            raise self._explain(values) from None
+
+    def _explain(self, values: list[Any]) -> InputError:
+        problems = []
+        seen = set()
+        for slot in self._slots:
+            try:
+                if slot.convert is not None:
+                    slot.convert(values[slot.index])
+            except ValueRefused as refused:
+                if (slot.index, slot.label) not in seen:
+                    seen.add((slot.index, slot.label))
+                    problems.append(refused_problem(slot.label, refused))
+        return self.model.refuse(problems, self.operation)
+
+    def run(self, values: list[Any], call: Call) -> Program[Any]:
+        """Execute: one step, then guards, records of the same transaction, and notes for after the commit."""
+        reply = yield self.command, self.arguments(values, call)
+        if self.plain:
+            return reply
+        changed = reply if self.command.returns == COUNT else len(reply)
+        for guard in self.guards:
+            guard(call, changed)
+        if self.records or self.notifications:
+            rows = [] if self.command.returns == COUNT else [self.decode(row) for row in reply]
+            for record in self.records:
+                yield from record(call, rows)
+            call.after_commit += [lambda note=note: note(call, rows) for note in self.notifications]
+        return reply
+
+
+def refused_problem(label: str, refused: ValueRefused, **where: str | int) -> Problem:
+    """Turn a refused value into a problem that names its field."""
+    return Problem("wrong-value", f"{label}: {refused.message}", refused.hint, {"field": label, **where})
+
+
+def _no_columns(row: Sequence[Any]) -> dict[str, Any]:
+    del row
+    return {}
+
+
+class PlanBuilder:
+    """A plan under construction.
+
+    Attributes:
+        model: the bound model.
+        operation: create read update delete list count aggregate upsert bulk_create …; "related" for a model that
+            a relation filter or include brings in.
+        statement: "insert", "select", "update" or "delete".
+        options: the options of the call that shape SQL.
+        table: the occurrence of the model's table; predicates must use its columns.
+        predicates, sets, encodes, decodes, guards, records, notifications: what has been asked for.
+    """
+
+    def __init__(
+        self,
+        model: "BoundModel",
+        operation: str,
+        statement: str,
+        *,
+        options: Mapping[str, Hashable] | None = None,
+        table: "FromClause | None" = None,
+        root: "PlanBuilder | None" = None,
+    ) -> None:
+        self.model = model
+        self.operation = operation
+        self.statement = statement
+        self.options = options or {}
+        self.table: Any = model.table if table is None else table
+        self.root: PlanBuilder = root or self
+        self.predicates: list[ColumnElement[bool]] = []
+        self.sets: dict[str, ColumnElement[Any]] = {}
+        self.encodes: dict[str, list[Convert]] = {}
+        self.decodes: dict[str, list[Convert]] = {}
+        self.guards: list[Guard] = []
+        self.records: list[Record] = []
+        self.notifications: list[Callable[[Call, list[dict[str, Any]]], Any]] = []
+        self.replacement: Callable[[PlanBuilder], Any] | None = None
+        if root is None:
+            self.slots: dict[str, tuple[int | Binder, Convert | None, str]] = {}
+            self.binders: list[Binder] = []
+
+    # -- for features --------------------------------------------------------------------------------------------
+    def where(self, predicate: "ColumnElement[bool]") -> None:
+        """Confine the statement to rows that satisfy `predicate`."""
+        self.predicates.append(predicate)
+
+    def set(self, column: str, value: Any) -> None:
+        """Write a column: a constant, or a binder called with the `Call` each time; it is encoded as the field is."""
+        encode = self.encoder(column)
+        if callable(value):
+            self.sets[column] = self.bind(value, encode, column, like=self.table.c[column])
+        else:
+            self.sets[column] = self.bind(lambda _call: value, encode, column, like=self.table.c[column])
+
+    def bind(
+        self, binder: Binder, convert: Convert | None = None, label: str = "", *, like: "ColumnElement[Any] | None" = None
+    ) -> "ColumnElement[Any]":
+        """Make a bound parameter whose value a function of the `Call` gives each time."""
+        return self._parameter(binder, convert, label, like)
+
+    def encode(self, field: str, function: Convert) -> None:
+        """Pass accepted values of a field through `function` before they are stored."""
+        self.encodes.setdefault(field, []).append(function)
+
+    def decode(self, field: str, function: Convert) -> None:
+        """Pass values of a field through `function` after they are read."""
+        self.decodes.setdefault(field, []).append(function)
+
+    def guard(self, function: Guard) -> None:
+        """Call ``function(call, number of rows)`` after the statement; raising undoes it."""
+        self.guards.append(function)
+
+    def record(self, function: Record) -> None:
+        """Run the program ``function(call, rows)`` in the same transaction."""
+        self.records.append(function)
+
+    def after_commit(self, function: Callable[[Call, list[dict[str, Any]]], Any]) -> None:
+        """Call ``function(call, rows)`` once the change is committed."""
+        self.notifications.append(function)
+
+    def around(self, factory: Around) -> None:
+        """Enter the async context manager ``factory(call)`` around the operation.
+
+        Raises:
+            NotYetAvailable: always; no operation runs around hooks yet.
+        """
+        del factory
+        raise later.refuse("plan step", "around", model=self.model.name)
+
+    def replace(self, statement: "Callable[[PlanBuilder], Any]") -> None:
+        """Use another statement: ``statement(builder)`` returns the Core statement (soft delete: an UPDATE)."""
+        self.replacement = statement
+
+    # -- for operations ------------------------------------------------------------------------------------------
+    def apply_features(self) -> "PlanBuilder":
+        """Let the model's features edit this plan, in their order."""
+        for feature in self.model.features:
+            feature.extend_plan(self)
+        return self
+
+    def related(self, model: "BoundModel", table: Any) -> "PlanBuilder":
+        """Return a builder for another model's table inside this statement, already confined by its features."""
+        inner = PlanBuilder(model, "related", "select", options=self.options, table=table, root=self.root)
+        return inner.apply_features()
+
+    def encoder(self, field: str) -> Convert:
+        """Return the encoder of a field, with what features asked for."""
+        bound = self.model.fields[field]
+        return bound.encoder(*self.encodes[field]) if field in self.encodes else bound.encode
+
+    def operand(
+        self, index: int, convert: Convert | None, label: str, *, like: "ColumnElement[Any] | None" = None
+    ) -> "ColumnElement[Any]":
+        """Make a bound parameter for the call's value number `index`."""
+        return self._parameter(index, convert, label, like)
+
+    def _parameter(self, source: "int | Binder", convert: Convert | None, label: str, like: Any) -> Any:
+        slots = self.root.slots
+        name = f"p{len(slots)}"
+        slots[name] = (source, convert, label)
+        return sa.bindparam(name, type_=None if like is None else like.type)
+
+    def restrict(self, statement: Any) -> Any:
+        """Add all predicates to a statement."""
+        return statement.where(*self.predicates) if self.predicates else statement
+
+    def compile(self, statement: Any, *, operands: int, columns: Sequence[str] = (), returns: str = ROWS) -> Plan:
+        """Compile a Core statement.
+
+        Args:
+            statement: what to compile; a feature's replacement wins.
+            operands: number of values each call brings.
+            columns: names of the returned columns.
+            returns: ROWS or COUNT.
+        """
+        if self.replacement is not None:
+            statement = self.replacement(self)
+        compiled = statement.compile(dialect=self.model.core.dialect.sqlalchemy)
+        writes = self.statement != "select"
+        command = Command(str(compiled), returns, writes)
+        self.root.binders = []
+        slots = [self._slot(name, compiled, operands) for name in compiled.positiontup or ()]
+        return Plan(command, slots, self, columns)
+
+    def _slot(self, name: str, compiled: Any, operands: int) -> Slot:
+        if name not in self.root.slots:  # a literal that SQLAlchemy bound by itself (LIMIT 1 …)
+            value = compiled.params[name]
+            self.root.slots[name] = (lambda _call: value, None, name)
+        source, convert, label = self.root.slots[name]
+        if isinstance(source, int):
+            return Slot(source, convert, label)
+        binders = self.root.binders
+        if source not in binders:
+            binders.append(source)
+        return Slot(operands + binders.index(source), convert, label)

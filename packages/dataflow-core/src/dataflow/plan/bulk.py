@@ -1,0 +1,466 @@
+"""Writing many records: bulk create, update, delete. One call is one transaction unless `commit_every` says otherwise."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from dataflow.dialect import COUNT, MANY, Command, Insert, Program
+from dataflow.errors import InputError, IntegrityError, Problem
+from dataflow.filters import shape
+from dataflow.plan import changes as ch
+from dataflow.plan import rows as rw
+from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.operation import ModelOperation, Result, run_plan
+from dataflow.plan.read import count_rows
+from dataflow.session import Call, atomic
+from dataflow.types import ValueRefused
+
+CONFLICTS = ("error", "skip", "upsert")
+ON_ERROR = ("stop", "skip", "collect")
+
+
+class BulkWriting(ModelOperation):
+    """What bulk create and bulk upsert share: rows, batches, commits."""
+
+    def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
+        problems = super().check(params, partial=partial)
+        for name, target in self.route.items():
+            if target == "data" and name in params and not isinstance(complaint := rw.as_rows(params[name]), str):
+                problems += rw.unknown_names(self.bound, complaint, rw.given_names(complaint))
+        return problems
+
+    def choice(self, options: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
+        """Read an option that is one of a few words."""
+        value = options.get(name, choices[0])
+        if value not in choices:
+            raise self.fault(f"{name} is one of {', '.join(choices)}; got something else")
+        return str(value)
+
+    def rows(self, options: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """Read `data`, refusing unknown keys."""
+        if "data" not in options:
+            hint = "give data=[{…}, …]"
+            if "data" in self.bound.fields:
+                hint = "this model has a field 'data', so pass the rows as _data=[{…}, …]"
+            raise self.fault(f"{self.name} needs rows", hint, "missing-data")
+        rows = rw.as_rows(options["data"])
+        if isinstance(rows, str):
+            raise self.fault(rows)
+        problems = rw.unknown_names(self.bound, rows, rw.given_names(rows))
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        return rows
+
+    def batch(self, options: Mapping[str, Any]) -> int:
+        """Read the rows per statement."""
+        return self.whole(options, "batch_size", minimum=1) or int(self.bound.core.config["bulk_batch_size"])
+
+    def columns(self, given: set[str]) -> tuple[str, ...]:
+        """Return the columns to write: the given ones and those with a default."""
+        return tuple(
+            name
+            for name, field in self.bound.fields.items()
+            if name in given or not (field.spec.generated or (field.nullable and ch.default_of(field.spec) is None))
+        )
+
+    def widened(self, statement: Any, builder: PlanBuilder, columns: tuple[str, ...], batch: int, returning: int) -> Insert:
+        """Compile an INSERT for one row and cut it where rows repeat."""
+        compiled = str(statement.compile(dialect=self.bound.core.dialect.sqlalchemy))
+        group = "(" + ", ".join("?" * len(columns)) + ")"
+        marker = f"VALUES {group}"
+        head, found, tail = compiled.partition(marker)
+        if not found:
+            group = compiled[compiled.index("VALUES (") + 7 : compiled.index(")", compiled.index("VALUES (")) + 1]
+            head, found, tail = compiled.partition(f"VALUES {group}")
+        del builder
+        generated = next((n for n, f in self.bound.fields.items() if f.spec.generated and n not in columns), None)
+        return Insert(self.bound.spec.table, f"{head}VALUES ", group, tail, columns, returning, batch, generated)
+
+    def groups(self, rows: Sequence[Any], size: int | None) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Cut rows into (index of the first, rows) of at most `size`."""
+        step = size or max(len(rows), 1)
+        for start in range(0, len(rows), step):
+            yield start, rows[start : start + step]
+
+    def in_transactions(self, call: Call, bodies: Iterator[Program[None]], tally: "Tally", every: int | None) -> Program[None]:
+        """Run bodies each in its transaction (`every`), or all in one."""
+        if every and call.session.depth:
+            raise self.fault("commit_every cannot commit inside a transaction scope", "leave it out, or leave the scope")
+        if not every:
+            yield from atomic(call, _all(bodies))
+            return
+        for body in bodies:
+            try:
+                yield from atomic(call, body)
+            except (InputError, IntegrityError) as error:
+                error.message += f" (commit_every={every}: {tally.committed} rows were committed before)"
+                error.where["committed"] = tally.committed
+                raise
+            tally.committed = tally.done
+
+
+def _all(bodies: Iterator[Program[None]]) -> Program[None]:
+    for body in bodies:
+        yield from body
+
+
+@attrs.define
+class Tally:
+    """What a bulk call has done so far."""
+
+    created: int = 0
+    updated: int = 0
+    skipped: int = 0
+    done: int = 0
+    committed: int = 0
+    ids: list[Any] = attrs.field(factory=list)
+    errors: list[dict[str, Any]] = attrs.field(factory=list)
+
+    def result(self, total: int, *, ids: bool, collect: bool, every: int | None) -> Result:
+        """Return the node's result."""
+        out: dict[str, Any] = {"created": self.created, "updated": self.updated, "skipped": self.skipped, "total": total}
+        if ids:
+            out["ids"] = self.ids
+        if collect:
+            out["errors"] = self.errors
+        if every:
+            out["committed"] = self.committed
+        return Result(out)
+
+
+class BulkCreate(BulkWriting):
+    """Insert many records."""
+
+    name = "bulk_create"
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        shared, options = self.split(params)
+        conflict = self.choice(options, "conflict_resolution", CONFLICTS)
+        on_error = self.choice(options, "on_error", ON_ERROR)
+        if conflict == "upsert":
+            return (yield from self._as_upsert(shared, options, on_error, call))
+        extra = self.shaped(options, call)
+        rows = self.rows(options)
+        every = self.whole(options, "commit_every", minimum=1)
+        job = _Job(self, shared, rows, conflict, on_error, self.flag(options, "return_ids"), self.batch(options), extra, call)
+        tally = job.tally
+        bodies = (job.group(start, part) for start, part in self.groups(rows, every))
+        yield from self.in_transactions(call, bodies, tally, every)
+        return tally.result(len(rows), ids=job.return_ids, collect=on_error == "collect", every=every)
+
+    def _as_upsert(
+        self, shared: Mapping[str, Any], options: Mapping[str, Any], on_error: str, call: Call
+    ) -> Program[dict[str, Any]]:
+        if on_error != "stop":
+            raise self.fault("on_error works with conflict_resolution 'error' or 'skip'", "leave on_error out")
+        passed = {f"_{name}": value for name, value in options.items() if name not in ("conflict_resolution", "on_error")}
+        upsert = self.bound.operation("bulk_upsert")
+        return (yield from upsert.program({**shared, **passed}, call))  # type: ignore[no-any-return]
+
+
+class _Job:
+    """One bulk create under way."""
+
+    def __init__(
+        self, operation: BulkCreate, shared: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], conflict: str,
+        on_error: str, return_ids: bool, batch: int, extra: Any, call: Call,  # noqa: FBT001
+    ) -> None:  # fmt: skip
+        self.op = operation
+        self.call = call
+        self.conflict = conflict
+        self.on_error = on_error
+        self.return_ids = return_ids
+        columns = operation.columns(rw.given_names(rows) | set(shared))
+        self.encoder = rw.RowEncoder(operation.bound, columns, shared, call)
+        self.tally = Tally()
+        key = ("bulk_create", columns, conflict, return_ids, batch, extra)
+        self.insert: Insert = operation.bound.plans.get(key, lambda: self._compile(columns, batch, extra))
+        self.batch = batch
+        self._keys = operation.bound.decoder(operation.bound.spec.primary_key)
+
+    def _compile(self, columns: tuple[str, ...], batch: int, extra: Any) -> Insert:
+        bound = self.op.bound
+        builder = PlanBuilder(bound, self.op.name, "insert", options=dict(extra)).apply_features()
+        values = {name: builder.operand(index, None, name, like=builder.table.c[name]) for index, name in enumerate(columns)}
+        statement = bound.core.dialect.insert(builder.table).values(values)
+        if self.conflict == "skip":
+            statement = statement.on_conflict_do_nothing()
+        keys = bound.spec.primary_key if self.return_ids else ()
+        if keys:
+            statement = statement.returning(*[builder.table.c[name] for name in keys])
+        return self.op.widened(statement, builder, columns, batch, len(keys))
+
+    def group(self, start: int, rows: Sequence[Mapping[str, Any]]) -> Program[None]:
+        """Write the rows of one transaction, batch by batch (so that memory stays bounded)."""
+        for offset, part in self.op.groups(rows, self.batch):
+            yield from self._batch(start + offset, part)
+
+    def _batch(self, start: int, rows: Sequence[Mapping[str, Any]]) -> Program[None]:
+        try:
+            encoded = self.encoder.encode(rows)
+        except ValueRefused:
+            if self.on_error == "stop":
+                raise self.op.bound.refuse(self.encoder.faults(rows, range(start, start + len(rows))), self.op.name) from None
+            good, bad = self.encoder.sift(rows)
+            for fault in bad:
+                self._bad(start + fault.index, fault.message, "bad-row")
+            yield from self._each(start, len(rows), good)
+            return
+        one_by_one = self.conflict == "skip" and self.return_ids
+        if self.on_error == "stop" and not one_by_one:
+            yield from self._write(encoded)
+        elif one_by_one:
+            yield from self._each(start, len(rows), list(enumerate(encoded)))
+        else:
+            before = attrs.evolve(self.tally)
+            try:
+                yield from atomic(self.call, self._write(encoded))
+            except IntegrityError:
+                self.tally.created, self.tally.skipped, self.tally.done = before.created, before.skipped, before.done
+                yield from self._each(start, len(rows), list(enumerate(encoded)))
+
+    def _write(self, encoded: Sequence[tuple[Any, ...]]) -> Program[None]:
+        written, returned = yield from self.op.bound.core.dialect.insert_many(self.insert, encoded, self.call.session.max_parameters)
+        self.tally.created += written
+        self.tally.skipped += len(encoded) - written
+        self.tally.done += len(encoded)
+        if self.return_ids:
+            self.tally.ids += [self._key(row) for row in returned]
+
+    def _key(self, row: Sequence[Any]) -> Any:
+        key = tuple(self._keys(row).values())
+        return key[0] if len(key) == 1 else key
+
+    def _each(self, start: int, size: int, rows: Sequence[tuple[int, tuple[Any, ...]]]) -> Program[None]:
+        """Write rows one by one, each in a savepoint; None stands for the id of a row that was not written."""
+        ids: list[Any] = [None] * size
+        for index, row in rows:
+            try:
+                written, returned = yield from atomic(
+                    self.call, self.op.bound.core.dialect.insert_many(self.insert, [row], self.call.session.max_parameters)
+                )
+            except IntegrityError as error:
+                if self.on_error == "stop":
+                    raise
+                self._bad(start + index, error.message, error.code)
+                continue
+            self.tally.created += written
+            self.tally.skipped += 1 - written
+            if returned:
+                ids[index] = self._key(returned[0])
+        self.tally.done += size
+        if self.return_ids:
+            self.tally.ids += ids
+
+    def _bad(self, index: int, message: str, code: str) -> None:
+        self.tally.skipped += 1
+        self.tally.errors.append({"row": index, "code": code, "message": message})
+
+
+class _ByFilter(ModelOperation):
+    """What bulk update and bulk delete share: a filter, a limit, keys in return."""
+
+    def scope(self, builder: PlanBuilder, document: Mapping[str, Any], first: int, limit: int | None) -> int:
+        """Confine a statement to the first `limit` matches in key order; return the number of operands used."""
+        operands: list[Any] = []
+        shape(document, operands)
+        used = first + len(operands)
+        self.compile_filter(builder, document, first)
+        if limit is None:
+            return used
+        table = builder.table
+        keys = [table.c[name] for name in self.bound.spec.primary_key]
+        most = builder.operand(used, None, "limit", like=sa.literal(1))
+        inner = table.alias()
+        chosen = PlanBuilder(self.bound, "related", "select", options=builder.options, table=inner, root=builder.root)
+        chosen.apply_features()
+        self.compile_filter(chosen, document, first)
+        inner_keys = [inner.c[name] for name in self.bound.spec.primary_key]
+        select = chosen.restrict(sa.select(*inner_keys)).order_by(*inner_keys).limit(most)
+        target = keys[0] if len(keys) == 1 else sa.tuple_(*keys)
+        builder.where(target.in_(select))
+        return used + 1
+
+    def finish(self, plan: Plan, values: list[Any], call: Call, *, ids: bool) -> Program[tuple[int, list[Any]]]:
+        """Run the plan: (rows changed, their keys in key order)."""
+        reply = yield from run_plan(plan, values, call)
+        if not ids:
+            return int(reply), []
+        keys = sorted(tuple(plan.decode(row).values()) for row in reply)
+        return len(keys), [key[0] if len(key) == 1 else key for key in keys]
+
+    def returning(self, builder: PlanBuilder, statement: Any, operands: int, *, ids: bool) -> Plan:
+        """Compile with RETURNING keys, or for a count."""
+        names = self.bound.spec.primary_key if ids else ()
+        if ids:
+            statement = statement.returning(*[builder.table.c[name] for name in names])
+            return builder.compile(statement, operands=operands, columns=names)
+        return builder.compile(statement, operands=operands, returns=COUNT)
+
+
+class BulkUpdate(_ByFilter):
+    """Change many records, by filter or row by row."""
+
+    name = "bulk_update"
+
+    def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
+        problems = super().check(params, partial=partial)
+        update = params.get("update", params.get("_update"))
+        if isinstance(update, Mapping):
+            problems += ch.change_problems(self.bound, ch.read_changes(self.bound, update, problems))
+        return problems
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        _, options = self.split(params)
+        extra = self.shaped(options, call)
+        ids = self.flag(options, "return_ids")
+        if "data" in options:
+            if "filter" in options or "update" in options or "limit" in options:
+                raise self.fault("data was given together with filter, update or limit", "give rows, or a filter and an update")
+            return (yield from atomic(call, self._by_rows(options["data"], extra, call, ids=ids)))
+        update = self.mapping(options, "update")
+        document = self.mapping(options, "filter")
+        if document is None or update is None:
+            raise self.fault("bulk_update needs filter and update, or data", "give filter={…} (all records: {}) and update={…}", "missing-data")
+        problems: list[Problem] = []
+        found = ch.read_changes(self.bound, update, problems)
+        if not found and not problems:
+            problems.append(Problem("empty-update", "nothing to change", "give at least one field in update"))
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        limit = self.whole(options, "limit")
+        operands: list[Any] = []
+        key = ("bulk_update", ch.change_shape(found, operands), shape(document, operands), limit is None, ids, extra)
+        plan: Plan = self.bound.plans.get(key, lambda: self._compile(found, document, limit, extra, ids=ids))
+        operands += [] if limit is None else [limit]
+        count, keys = yield from self.finish(plan, operands, call, ids=ids)
+        return Result({"updated": count, **({"ids": keys} if ids else {})})
+
+    def _compile(
+        self, found: list[ch.Change], document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool
+    ) -> Plan:
+        problems = ch.change_problems(self.bound, found)
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra)).apply_features()
+        ch.compile_changes(builder, found)
+        used = self.scope(builder, document, len(found), limit)
+        statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
+        return self.returning(builder, statement, used, ids=ids)
+
+    def _by_rows(self, data: Any, extra: Any, call: Call, *, ids: bool) -> Program[dict[str, Any]]:
+        rows = rw.as_rows(data)
+        if isinstance(rows, str):
+            raise self.fault(rows)
+        batches: dict[Any, tuple[Plan, list[tuple[int, list[Any]]]]] = {}
+        problems: list[Problem] = []
+        for index, row in enumerate(rows):
+            try:
+                shape_key, found, key, operands = self._row(row)
+                plan = self.bound.plans.get(
+                    ("bulk_update_rows", shape_key, ids, extra), lambda f=found, k=key: self._compile(f, k, None, extra, ids=ids)
+                )
+                batches.setdefault(shape_key, (plan, []))[1].append((index, plan.arguments(operands, call)))
+            except InputError as error:
+                faults = error.problems or (Problem(error.code, error.message, error.hint),)
+                problems += [attrs.evolve(p, message=f"row {index}: {p.message}", where={"row": index}) for p in faults]
+                if len(problems) >= rw.MOST_PROBLEMS:
+                    break
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        updated = 0
+        keys: list[Any] = [None] * len(rows)
+        for plan, arguments in batches.values():
+            if not ids:
+                many = Command(plan.command.sql, MANY, writes=True)
+                updated += yield many, [args for _, args in arguments]
+                continue
+            for index, args in arguments:
+                reply = yield plan.command, args
+                updated += len(reply)
+                found_keys = [tuple(plan.decode(row).values()) for row in reply]
+                keys[index] = (found_keys[0][0] if len(found_keys[0]) == 1 else found_keys[0]) if found_keys else None
+        out: dict[str, Any] = {"updated": updated, "total": len(rows), "missing": len(rows) - updated}
+        return Result({**out, "ids": keys} if ids else out)
+
+    def _row(self, row: Mapping[str, Any]) -> tuple[Any, list[ch.Change], dict[str, Any], list[Any]]:
+        names = self.bound.spec.primary_key
+        lacking = [name for name in names if name not in row]
+        if lacking:
+            raise self.fault(f"the key {', '.join(lacking)} is missing", f"every row of data names its {', '.join(names)}")
+        problems: list[Problem] = []
+        found = ch.read_changes(self.bound, {n: v for n, v in row.items() if n not in names}, problems)
+        if not found and not problems:
+            problems.append(Problem("empty-update", "nothing to change", "give at least one field besides the key"))
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        key = self.key_filter({name: row[name] for name in names})
+        operands: list[Any] = []
+        return (ch.change_shape(found, operands), shape(key, operands)), found, key, operands
+
+
+class BulkDelete(_ByFilter):
+    """Remove many records."""
+
+    name = "bulk_delete"
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        _, options = self.split(params)
+        extra = self.shaped(options, call)
+        ids = self.flag(options, "return_ids")
+        limit = self.whole(options, "limit")
+        confirmed = self.flag(options, "confirmed")
+        documents = self._documents(options, limit)
+        if self.flag(options, "confirmation_required") and not confirmed:
+            total = 0
+            for document in documents:
+                operands: list[Any] = []
+                total += yield from count_rows(self, document, shape(document, operands), operands, extra, call)
+            total = total if limit is None else min(total, limit)
+            return Result({"deleted": 0, "confirmation_required": True, "would_delete": total})
+        if documents == [{}] and not confirmed:
+            hint = "pass confirmed=True to delete every record, or give a filter"
+            raise self.fault("an empty filter would delete every record", hint, "unconfirmed")
+        return (yield from atomic(call, self._delete(documents, limit, extra, call, ids=ids)))
+
+    def _documents(self, options: Mapping[str, Any], limit: int | None) -> list[Mapping[str, Any]]:
+        document = self.mapping(options, "filter")
+        keys = options.get("ids")
+        if (keys is None) == (document is None):
+            raise self.fault("bulk_delete needs filter or ids, and not both", "give filter={…} or ids=[…]", "missing-data")
+        if keys is None:
+            assert document is not None
+            return [document]
+        if isinstance(keys, (str, bytes, Mapping)) or not isinstance(keys, Sequence):
+            raise self.fault("ids takes a list of keys")
+        if limit is not None:
+            raise self.fault("limit goes with filter, not with ids")
+        filters = [self.key_filter(key) for key in keys]
+        names = self.bound.spec.primary_key
+        if len(names) == 1:
+            parts = [filters[i : i + 1000] for i in range(0, len(filters), 1000)]
+            return [{names[0]: {"$in": [key[names[0]] for key in part]}} for part in parts]
+        return [{"$or": filters[i : i + 100]} for i in range(0, len(filters), 100)]
+
+    def _delete(
+        self, documents: list[Mapping[str, Any]], limit: int | None, extra: Any, call: Call, *, ids: bool
+    ) -> Program[dict[str, Any]]:
+        deleted = 0
+        keys: list[Any] = []
+        for document in documents:
+            operands: list[Any] = []
+            key = ("bulk_delete", shape(document, operands), limit is None, ids, extra)
+            plan: Plan = self.bound.plans.get(key, lambda d=document: self._compile(d, limit, extra, ids=ids))
+            operands += [] if limit is None else [limit]
+            count, found = yield from self.finish(plan, operands, call, ids=ids)
+            deleted += count
+            keys += found
+        return Result({"deleted": deleted, **({"ids": keys} if ids else {})})
+
+    def _compile(self, document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool) -> Plan:
+        builder = PlanBuilder(self.bound, self.name, "delete", options=dict(extra)).apply_features()
+        used = self.scope(builder, document, 0, limit)
+        statement = builder.restrict(sa.delete(builder.table))
+        return self.returning(builder, statement, used, ids=ids)

@@ -1,0 +1,128 @@
+"""Rows of bulk operations: checked and encoded column by column, so that Python's cost per value stays small."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from dataflow.errors import Problem, suggest
+from dataflow.plan.bound import BoundModel
+from dataflow.plan.changes import default_of
+from dataflow.session import Call
+from dataflow.types import ValueRefused, kind
+
+MOST_PROBLEMS = 20
+_MISSING: Any = object()
+
+
+@attrs.frozen
+class RowFault:
+    """A bad row: its index among the rows looked at, what is wrong, what to do."""
+
+    index: int
+    message: str
+    hint: str
+
+    def problem(self, index: int) -> Problem:
+        """Describe the fault for row number `index` of the whole input."""
+        return Problem("bad-row", f"row {index}: {self.message}", self.hint, {"row": index})
+
+
+def as_rows(data: Any) -> Sequence[Mapping[str, Any]] | str:
+    """Return the rows of a bulk operation, or a complaint."""
+    if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
+        return f"data takes a list of dicts, got {kind(data)}"
+    rows = data if isinstance(data, (list, tuple)) else list(data)
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            return f"row {index} is not a dict but {kind(row)}"
+    return rows
+
+
+def given_names(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return every key that stands in any row."""
+    return set().union(*rows)
+
+
+def unknown_names(bound: BoundModel, rows: Sequence[Mapping[str, Any]], names: set[str]) -> list[Problem]:
+    """Return a problem for each key that is no field, naming the first row that has it."""
+    problems = []
+    for name in sorted(map(str, names - bound.fields.keys())):
+        index = next(i for i, row in enumerate(rows) if name in map(str, row))
+        close = suggest(name, bound.fields)
+        hint = f"did you mean {close!r}?" if close else f"fields: {', '.join(bound.fields)}"
+        problems.append(
+            Problem("unknown-field", f"row {index}: model {bound.name} has no field {name!r}", hint, {"row": index, "field": name})
+        )
+    return problems
+
+
+class RowEncoder:
+    """Encodes rows of one bulk call.
+
+    Args:
+        bound: the model.
+        columns: names to write, in order.
+        shared: values that stand in for a missing key, before the field's own default.
+        call: gives the clock.
+    """
+
+    def __init__(self, bound: BoundModel, columns: Sequence[str], shared: Mapping[str, Any], call: Call) -> None:
+        self.bound = bound
+        self.columns = tuple(columns)
+        self.shared = shared
+        self.call = call
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        """Encode rows into driver tuples.
+
+        Raises:
+            ValueRefused: a value does not fit, or a required one is missing; `index` tells the row.
+        """
+        columns = [self._column(name, rows) for name in self.columns]
+        return list(zip(*columns, strict=True)) if columns else [() for _ in rows]
+
+    def _column(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        field = self.bound.fields[name]
+        try:
+            values = [row[name] for row in rows]
+        except KeyError:
+            values = self._filled(name, rows)
+        if field.spec.generated and None in values:
+            given = [value for value in values if value is not None]
+            encoded = iter(field.column(given))
+            return [None if value is None else next(encoded) for value in values]
+        try:
+            return field.column(values)
+        except ValueRefused as refused:
+            refused.message = f"{name}: {refused.message}"
+            raise
+
+    def _filled(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        spec = self.bound.fields[name].spec
+        values = [row.get(name, _MISSING) for row in rows]
+        if name in self.shared:
+            shared = self.shared[name]
+            return [shared if value is _MISSING else value for value in values]
+        source = default_of(spec)
+        if source is not None:
+            return [source(self.call) if value is _MISSING else value for value in values]
+        if not (spec.nullable or spec.generated):
+            index = values.index(_MISSING)
+            msg = f"{name} is required"
+            raise ValueRefused(msg, f"give {name}: {spec.type}", index)
+        return [None if value is _MISSING else value for value in values]
+
+    def sift(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, tuple[Any, ...]]], list[RowFault]]:
+        """Encode rows one by one: (index and tuple of the good ones, faults of the bad ones)."""
+        good, bad = [], []
+        for index, row in enumerate(rows):
+            try:
+                good.append((index, self.encode([row])[0]))
+            except ValueRefused as refused:
+                bad.append(RowFault(index, refused.message, refused.hint))
+        return good, bad
+
+    def faults(self, rows: Sequence[Mapping[str, Any]], places: Sequence[int]) -> list[Problem]:
+        """Return the problems of bad rows, the first twenty; `places` are the rows' indexes in the input."""
+        return [fault.problem(places[fault.index]) for fault in self.sift(rows)[1][:MOST_PROBLEMS]]

@@ -1,0 +1,304 @@
+"""Upserts, single and bulk: the row with that unique key is changed, or created; which one happened is told truthfully."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from dataflow.dialect import Insert, Program
+from dataflow.errors import Problem
+from dataflow.filters import bucket, shape
+from dataflow.plan import changes as ch
+from dataflow.plan import rows as rw
+from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.bulk import BulkWriting, Tally
+from dataflow.plan.operation import ModelOperation, Result
+from dataflow.plan.write import insert_plan, missing_fields
+from dataflow.session import Call, atomic
+from dataflow.types import ValueRefused
+
+
+def require_unique(operation: ModelOperation, names: Sequence[str], what: str) -> tuple[str, ...]:
+    """Check that `names` are a unique key of the model; return them in the key's order.
+
+    Raises:
+        InputError: they are not; the database could not tell which row is meant.
+    """
+    problems = [p for name in names if (p := operation.known_field(name, what))]
+    if problems:
+        raise operation.bound.refuse(problems, operation.name)
+    for key in operation.bound.spec.unique_keys:
+        if set(key) == set(names):
+            return key
+    keys = "; ".join(", ".join(key) for key in operation.bound.spec.unique_keys)
+    msg = f"{what} ({', '.join(names)}) is not a unique key of {operation.bound.name}"
+    index = f"{{'name': 'uq_{operation.bound.spec.table}_{'_'.join(names)}', 'fields': {list(names)!r}, 'unique': True}}"
+    raise operation.fault(msg, f"unique keys: {keys}. Or declare __indexes__ = [{index}]", "not-unique")
+
+
+class Upsert(ModelOperation):
+    """Update the record with that key, or create it."""
+
+    name = "upsert"
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        _, options = self.split(params)
+        extra = self.shaped(options, call)
+        where = self.mapping(options, "where")
+        if not where:
+            raise self.fault("upsert needs where", "give the unique key: where={'email': …}", "missing-key")
+        create = {**where, **(self.mapping(options, "create") or {})}
+        key = require_unique(self, self.names(options, "conflict_on") or tuple(where), "conflict_on")
+        self._check_key(where, create, key)
+        update = self.mapping(options, "update")
+        if update is None:
+            update = {name: value for name, value in create.items() if name not in key}
+        problems: list[Problem] = []
+        found = ch.read_changes(self.bound, update, problems)
+        problems += ch.change_problems(self.bound, found)
+        problems += [p for name in create if (p := self.known_field(name, "create"))]
+        if not problems:
+            problems += missing_fields(self, create)
+            for name, value in create.items():
+                problems += self.check_field(name, value)
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        return (yield from atomic(call, self._upsert({name: create[name] for name in key}, create, found, extra, call)))
+
+    def _check_key(self, where: Mapping[str, Any], create: Mapping[str, Any], key: tuple[str, ...]) -> None:
+        problems = [
+            Problem("bad-parameter", f"{name} differs between where and create", "give it once", {"field": name})
+            for name in where
+            if where[name] != create[name]
+        ]
+        problems += [
+            Problem("missing-key", f"{name} is part of the unique key, and has no value", f"give where={{'{name}': …}}", {"field": name})
+            for name in key
+            if create.get(name) is None
+        ]
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+
+    def _upsert(
+        self, key: dict[str, Any], create: dict[str, Any], found: list[ch.Change], extra: Any, call: Call
+    ) -> Program[dict[str, Any]]:
+        """Lock the writer, change what is there, else insert. The transaction makes both steps one."""
+        operands: list[Any] = []
+        plan_key = ("upsert", ch.change_shape(found, operands), shape(key, operands), extra)
+        change: Plan = self.bound.plans.get(plan_key, lambda: self._compile(found, key, len(operands), extra))
+        rows = yield from change.run(operands, call)
+        if rows:
+            return Result(change.decode(rows[0]), {"created": False})
+        names = tuple(create)
+        insert: Plan = self.bound.plans.get(("upsert_new", names, extra), lambda: insert_plan(self, names, extra))
+        rows = yield from insert.run(list(create.values()), call)
+        return Result(insert.decode(rows[0]), {"created": True})
+
+    def _compile(self, found: list[ch.Change], key: Mapping[str, Any], operands: int, extra: Any) -> Plan:
+        columns = tuple(self.bound.fields)
+        if not found:
+            builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra)).apply_features()
+            self.compile_filter(builder, key)
+            statement = builder.restrict(sa.select(*[builder.table.c[name] for name in columns]))
+            return builder.compile(statement, operands=operands, columns=columns)
+        builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra)).apply_features()
+        ch.compile_changes(builder, found)
+        self.compile_filter(builder, key, len(found))
+        statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
+        statement = statement.returning(*[builder.table.c[name] for name in columns])
+        return builder.compile(statement, operands=operands, columns=columns)
+
+
+@attrs.frozen
+class _Group:
+    """Rows of one bulk upsert that give the same columns, with their places in the input."""
+
+    insert: Insert
+    encoder: rw.RowEncoder
+    rows: list[tuple[int, Mapping[str, Any]]]
+
+
+class BulkUpsert(BulkWriting):
+    """Create or update many records by a unique key."""
+
+    name = "bulk_upsert"
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        shared, options = self.split(params)
+        extra = self.shaped(options, call)
+        rows = self.rows(options)
+        ids = self.flag(options, "return_ids")
+        every = self.whole(options, "commit_every", minimum=1)
+        batch = self.batch(options)
+        key = self._key_fields(options, rw.given_names(rows) | set(shared))
+        kept = self._distinct(rows, shared, key, self.choice(options, "on_duplicate", ("error", "last")))
+        tally = Tally(ids=[None] * len(rows))
+        bodies = (
+            self._write(part, shared, key, batch, extra, tally, call, ids=ids) for _, part in self.groups(kept, every)
+        )
+        yield from self.in_transactions(call, bodies, tally, every)
+        tally.skipped = len(rows) - len(kept)
+        if tally.skipped and ids:
+            self._copy_ids(rows, shared, key, tally)
+        return tally.result(len(rows), ids=ids, collect=False, every=every)
+
+    def _key_fields(self, options: Mapping[str, Any], given: set[str]) -> tuple[str, ...]:
+        named = self.names(options, "key_fields")
+        if named:
+            return require_unique(self, named, "key_fields")
+        candidates = [key for key in self.bound.spec.unique_keys if set(key) <= given]
+        if self.bound.spec.primary_key in candidates:
+            return self.bound.spec.primary_key
+        if len(candidates) == 1:
+            return candidates[0]
+        what = "several unique keys" if candidates else "no complete unique key"
+        keys = "; ".join(", ".join(key) for key in self.bound.spec.unique_keys)
+        raise self.fault(f"the rows hold {what}, so it is not clear which record each means", f"give key_fields=[…]: {keys}", "missing-key")
+
+    def _key_of(self, row: Mapping[str, Any], shared: Mapping[str, Any], key: tuple[str, ...]) -> tuple[Any, ...]:
+        values = []
+        for name in key:
+            value = row.get(name, shared.get(name))
+            if value is None:
+                msg = f"{name}: the key is missing"
+                raise ValueRefused(msg, f"give {name} in every row")
+            try:
+                values.append(self.bound.fields[name].encode(value))
+            except ValueRefused as refused:
+                refused.message = f"{name}: {refused.message}"
+                raise
+        return tuple(values)
+
+    def _distinct(
+        self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], key: tuple[str, ...], on_duplicate: str
+    ) -> list[tuple[int, Mapping[str, Any]]]:
+        seen: dict[tuple[Any, ...], int] = {}
+        problems = []
+        for index, row in enumerate(rows):
+            try:
+                found = self._key_of(row, shared, key)
+            except ValueRefused as refused:
+                problems.append(rw.RowFault(index, refused.message, refused.hint).problem(index))
+                continue
+            if found in seen and on_duplicate == "error":
+                message = f"row {index}: the same key as row {seen[found]} ({', '.join(key)})"
+                problems.append(Problem("duplicate-key", message, "remove one, or pass on_duplicate='last'", {"row": index}))
+            seen[found] = index
+            if len(problems) >= rw.MOST_PROBLEMS:
+                break
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        return [(index, rows[index]) for index in sorted(seen.values())]
+
+    def _copy_ids(self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], key: tuple[str, ...], tally: Tally) -> None:
+        """Give a row that a later one replaced the id of its record."""
+        keys = [self._key_of(row, shared, key) for row in rows]
+        last = {found: tally.ids[index] for index, found in enumerate(keys)}
+        tally.ids[:] = [last[found] for found in keys]
+
+    def _write(
+        self, rows: Sequence[tuple[int, Mapping[str, Any]]], shared: Mapping[str, Any], key: tuple[str, ...],
+        batch: int, extra: Any, tally: Tally, call: Call, *, ids: bool,
+    ) -> Program[None]:  # fmt: skip
+        groups: dict[frozenset[str], _Group] = {}
+        for index, row in rows:
+            names = frozenset(row)
+            if names not in groups:
+                groups[names] = self._group(names | set(shared), shared, key, batch, extra, call, ids=ids)
+            groups[names].rows.append((index, row))
+        for group in groups.values():
+            for _, part in self.groups(group.rows, batch):
+                yield from self._batch(group, part, key, extra, tally, call, ids=ids)
+
+    def _group(
+        self, given: frozenset[str] | set[str], shared: Mapping[str, Any], key: tuple[str, ...], batch: int,
+        extra: Any, call: Call, *, ids: bool,
+    ) -> _Group:  # fmt: skip
+        columns = self.columns(set(given))
+        plan_key = ("bulk_upsert", columns, frozenset(given), key, batch, ids, extra)
+        insert: Insert = self.bound.plans.get(plan_key, lambda: self._compile(columns, set(given), key, batch, extra, ids=ids))
+        return _Group(insert, rw.RowEncoder(self.bound, columns, shared, call), [])
+
+    def _compile(
+        self, columns: tuple[str, ...], given: set[str], key: tuple[str, ...], batch: int, extra: Any, *, ids: bool
+    ) -> Insert:
+        builder = PlanBuilder(self.bound, self.name, "insert", options=dict(extra)).apply_features()
+        table = builder.table
+        values = {name: builder.operand(index, None, name, like=table.c[name]) for index, name in enumerate(columns)}
+        statement = self.bound.core.dialect.insert(table).values(values)
+        pk = set(self.bound.spec.primary_key)
+        changed = {name for name in columns if name in given and name not in key and name not in pk}
+        changed |= {f.name for f in self.bound.spec.fields.values() if f.write == "update"}
+        elements = [table.c[name] for name in key]
+        fresh = {name: statement.excluded[name] for name in columns if name in changed}
+        if not fresh:  # nothing to change: write a key onto itself, so that RETURNING and counts see the row
+            fresh = {key[0]: statement.excluded[key[0]]}
+        statement = statement.on_conflict_do_update(index_elements=elements, set_=fresh)
+        returned = (*self.bound.spec.primary_key, *key) if ids else ()
+        if ids:
+            statement = statement.returning(*[table.c[name] for name in returned])
+        return self.widened(statement, builder, columns, batch, len(returned))
+
+    def _batch(
+        self, group: _Group, part: Sequence[tuple[int, Mapping[str, Any]]], key: tuple[str, ...], extra: Any,
+        tally: Tally, call: Call, *, ids: bool,
+    ) -> Program[None]:  # fmt: skip
+        try:
+            encoded = group.encoder.encode([row for _, row in part])
+        except ValueRefused:
+            faults = group.encoder.faults([row for _, row in part], [index for index, _ in part])
+            raise self.bound.refuse(faults, self.name) from None
+        places = [group.encoder.columns.index(name) for name in key]
+        keys = [tuple(row[place] for place in places) for row in encoded]
+        existing = yield from self._existing(keys, key, extra, call)
+        _, returned = yield from self.bound.core.dialect.insert_many(group.insert, encoded, call.session.max_parameters)
+        tally.created += len(part) - existing
+        tally.updated += existing
+        tally.done += len(part)
+        if ids:
+            width = len(self.bound.spec.primary_key)
+            decode = self.bound.decoder(self.bound.spec.primary_key)
+            by_key = {tuple(row[width:]): tuple(decode(row[:width]).values()) for row in returned}
+            for (index, _), found in zip(part, keys, strict=True):
+                record = by_key[found]
+                tally.ids[index] = record[0] if width == 1 else record
+
+    def _existing(self, keys: list[tuple[Any, ...]], names: tuple[str, ...], extra: Any, call: Call) -> Program[int]:
+        """Count which of the encoded keys are there; the open write transaction keeps that true."""
+        total = 0
+        step = 1000 if len(names) == 1 else 100
+        for start in range(0, len(keys), step):
+            part = keys[start : start + step]
+            size = bucket(len(part))
+            plan: Plan = self.bound.plans.get(("bulk_existing", names, size, extra), lambda s=size: self._compile_existing(names, s, extra))
+            values = [[key[0] for key in part]] if len(names) == 1 else [*part, *[part[-1]] * (size - len(part))]
+            rows = yield plan.command, plan.arguments(list(values), call)
+            total += int(rows[0][0])
+        return total
+
+    def _compile_existing(self, names: tuple[str, ...], size: int, extra: Any) -> Plan:
+        builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra))
+        table = builder.table
+        if len(names) == 1:
+            field = self.bound.fields[names[0]]
+
+            def bind(convert: Any) -> Any:
+                return builder.operand(0, convert, names[0])
+
+            builder.where(self.bound.core.dialect.in_list(table.c[names[0]], field.type, lambda v: v, bind, size))
+        else:
+            builder.where(sa.or_(*[
+                sa.and_(*[
+                    table.c[name] == builder.operand(row, _part(position), name, like=table.c[name])
+                    for position, name in enumerate(names)
+                ])
+                for row in range(size)
+            ]))  # fmt: skip
+        statement = builder.restrict(sa.select(sa.func.count()).select_from(table))
+        return builder.compile(statement, operands=size if len(names) > 1 else 1)
+
+
+def _part(position: int) -> Any:
+    return lambda key: key[position]
+

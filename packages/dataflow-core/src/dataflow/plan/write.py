@@ -1,0 +1,177 @@
+"""Writing one record: create, update, delete."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from dataflow.dialect import Program
+from dataflow.errors import Problem
+from dataflow.filters import shape
+from dataflow.plan import changes as ch
+from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.operation import ModelOperation, Result, run_plan
+from dataflow.plan.read import not_found
+from dataflow.session import Call
+
+
+def missing_fields(operation: ModelOperation, given: Iterable[str]) -> list[Problem]:
+    """Return a problem for each required field that is not given."""
+    have = set(given)
+    return [
+        Problem("missing-field", f"{spec.name} is required", f"give {spec.name}: {spec.type}", {"field": spec.name})
+        for spec in operation.bound.spec.fields.values()
+        if spec.required and spec.name not in have
+    ]
+
+
+def insert_plan(operation: ModelOperation, names: tuple[str, ...], extra: Any) -> Plan:
+    """Compile INSERT … RETURNING for a set of given fields."""
+    builder = PlanBuilder(operation.bound, operation.name, "insert", options=dict(extra))
+    builder.apply_features()
+    for index, name in enumerate(names):
+        if name not in builder.sets:
+            builder.sets[name] = builder.operand(index, builder.encoder(name), name, like=builder.table.c[name])
+    ch.defaults(builder, set(names))
+    columns = tuple(operation.bound.fields)
+    statement = sa.insert(builder.table).values(builder.sets).returning(*[builder.table.c[name] for name in columns])
+    return builder.compile(statement, operands=len(names), columns=columns)
+
+
+class Create(ModelOperation):
+    """Insert one record."""
+
+    name = "create"
+
+    def _record(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        fields, options = self.split(params)
+        values = self.mapping(options, "values")
+        if values is not None:
+            problems = [p for name in values if (p := self.known_field(name, "values"))]
+            problems += [Problem("twice", f"{name} is given twice: at top level and in values") for name in values if name in fields]
+            if problems:
+                raise self.bound.refuse(problems, self.name)
+            fields |= values
+        return fields, options
+
+    def missing(self, names: set[str]) -> list[str]:
+        """Return the required fields that are not given, unless `values` brings them."""
+        if "values" in {self.route.get(name) for name in names}:
+            return []
+        given = {name for name in names if self.route.get(name, "") is None}
+        return [problem.where["field"] for problem in missing_fields(self, given)]  # type: ignore[misc]
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        fields, options = self._record(params)
+        extra = self.shaped(options, call)
+        names = tuple(fields)
+        plan: Plan = self.bound.plans.get(("create", names, extra), lambda: self._compile(fields, extra))
+        rows = yield from run_plan(plan, list(fields.values()), call)
+        result = Result(plan.decode(rows[0]))
+        result.status = {"created": True}
+        return result
+
+    def _compile(self, fields: Mapping[str, Any], extra: Any) -> Plan:
+        problems = missing_fields(self, fields)
+        for name, value in fields.items():
+            problems += self.check_field(name, value)
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        return insert_plan(self, tuple(fields), extra)
+
+
+class Update(ModelOperation):
+    """Change a record."""
+
+    name = "update"
+
+    def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
+        plain = {name: value for name, value in params.items() if self.route.get(name, "") is not None}
+        problems = super().check(plain, partial=partial)
+        changed = {name: value for name, value in params.items() if name not in plain}
+        found = ch.read_changes(self.bound, changed, problems)
+        return problems + ch.change_problems(self.bound, found)
+
+    def missing(self, names: set[str]) -> list[str]:
+        """Return "id" unless the record is named somehow."""
+        routed = {self.route.get(name) for name in names}
+        return [] if routed & {"id", "conditions", "filter", "@key"} else ["id"]
+
+    def _changes(self, fields: dict[str, Any], options: Mapping[str, Any]) -> list[ch.Change]:
+        problems: list[Problem] = []
+        values = self.mapping(options, "values", "fields") or {}
+        problems += [Problem("twice", f"{name} is given twice: at top level and in values") for name in values if name in fields]
+        found = ch.read_changes(self.bound, {**fields, **values}, problems)
+        if not found and not problems:
+            hint = f"give a field of {self.bound.name}: {', '.join(n for n in self.bound.fields if n not in self.bound.spec.primary_key)}"
+            problems.append(Problem("empty-update", "nothing to change", hint))
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        return found
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        fields, options = self.split(params)
+        extra = self.shaped(options, call)
+        strict = self.flag(options, "raise_on_not_found")
+        found = self._changes(fields, options)
+        document, by_key = self.target(options, "conditions", "filter")
+        operands: list[Any] = []
+        key = ("update", ch.change_shape(found, operands), shape(document, operands), extra)
+        plan: Plan = self.bound.plans.get(key, lambda: self._compile(found, document, len(operands), extra))
+        for name, op, operand in found:
+            if op == "$divide" and operand == 0:
+                raise self.fault(f"{name}: $divide by zero")
+        rows = yield from run_plan(plan, operands, call)
+        if not rows:
+            if strict:
+                raise not_found(self, by_key)
+            return Result(document if by_key else {}, {"updated": 0})
+        names = self.bound.spec.primary_key
+        records = [plan.decode(row) for row in rows]
+        first = records[0] if len(records) == 1 else min(records, key=lambda r: tuple(r[name] for name in names))
+        return Result(first, {"updated": len(rows)})
+
+    def _compile(self, found: list[ch.Change], document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
+        problems = ch.change_problems(self.bound, found)
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra))
+        builder.apply_features()
+        ch.compile_changes(builder, found)
+        self.compile_filter(builder, document, len(found))
+        columns = tuple(self.bound.fields)
+        statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
+        statement = statement.returning(*[builder.table.c[name] for name in columns])
+        return builder.compile(statement, operands=operands, columns=columns)
+
+
+class Delete(ModelOperation):
+    """Remove a record."""
+
+    name = "delete"
+    missing = Update.missing
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        _, options = self.split(params)
+        extra = self.shaped(options, call)
+        document, by_key = self.target(options, "conditions")
+        operands: list[Any] = []
+        key = ("delete", shape(document, operands), extra)
+        plan: Plan = self.bound.plans.get(key, lambda: self._compile(document, len(operands), extra))
+        rows = yield from run_plan(plan, operands, call)
+        key_values = dict(document) if by_key else (plan.decode(rows[0]) if rows else {})
+        names = self.bound.spec.primary_key
+        out: dict[str, Any] = {"deleted": len(rows), **key_values}
+        if names != ("id",) and key_values and "id" not in self.bound.fields:
+            out["id"] = key_values[names[0]] if len(names) == 1 else tuple(key_values[name] for name in names)
+        result = Result(out)
+        result.status = {"deleted": len(rows)}
+        return result
+
+    def _compile(self, document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
+        builder = PlanBuilder(self.bound, self.name, "delete", options=dict(extra))
+        builder.apply_features()
+        self.compile_filter(builder, document)
+        columns = self.bound.spec.primary_key
+        statement = builder.restrict(sa.delete(builder.table)).returning(*[builder.table.c[name] for name in columns])
+        return builder.compile(statement, operands=operands, columns=columns)

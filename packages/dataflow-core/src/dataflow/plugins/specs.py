@@ -1,0 +1,215 @@
+"""The descriptors that hooks return: frozen, import-light records holding lazy references.
+
+A reference is text, ``"package.module:Object"``, so that knowing what a plugin offers does not import what it
+offers. Tests and small plugins may put the object itself.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+
+from dataflow.errors import PluginLoadError
+
+API_VERSION = (1, 0)
+"""Version of the plugin API: a plugin states the one it was written for as ``dataflow_api = "1.0"``."""
+
+Reference = str | Callable[..., Any] | type | object
+
+
+def load(reference: Reference) -> Any:
+    """Import what a lazy reference names; anything but text is returned as it is.
+
+    Raises:
+        PluginLoadError: the module or the object does not exist.
+    """
+    if not isinstance(reference, str):
+        return reference
+    module, _, name = reference.partition(":")
+    try:
+        target: Any = import_module(module)
+        for part in name.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError) as error:
+        msg = f"the reference {reference!r} cannot be loaded: {error}"
+        raise PluginLoadError(msg, hint="reinstall the package that provides it") from error
+    return target
+
+
+@attrs.frozen
+class SettingSpec:
+    """A setting of ``DataFlow(…)``, or an option of ``__dataflow__``.
+
+    Attributes:
+        name: keyword; the environment variable is ``DATAFLOW_`` + its upper case.
+        type: bool, int, float, str, or object for anything.
+        default: value when nobody sets it.
+        doc: one sentence, with the unit.
+        scope: "instance" for DataFlow keywords, "model" for keys of ``__dataflow__``.
+        choices: the only values allowed, if not empty.
+        minimum: smallest number allowed, or None.
+    """
+
+    name: str
+    type: type = object
+    default: Any = None
+    doc: str = ""
+    scope: str = "instance"
+    choices: tuple[Any, ...] = ()
+    minimum: float | None = None
+
+
+@attrs.frozen
+class DialectSpec:
+    """A database dialect.
+
+    Attributes:
+        name: "sqlite", "postgresql" …
+        schemes: URL schemes it answers to, without ``://``.
+        dialect: reference to the `dataflow.dialect.Dialect` implementation, called with no arguments.
+        capabilities: name -> "full", "emulated", or "unsupported: reason".
+    """
+
+    name: str
+    schemes: tuple[str, ...]
+    dialect: Reference
+    capabilities: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class FieldTypeSpec:
+    """A field type for annotations.
+
+    Attributes:
+        name: how listings call it.
+        annotation: reference to the class that users write as annotation.
+        type: reference to a `dataflow.types.FieldType` subclass or instance.
+    """
+
+    name: str
+    annotation: Reference
+    type: Reference
+
+
+@attrs.frozen
+class Parameter:
+    """An input of a node.
+
+    Attributes:
+        name: keyword of ``add_node`` params and target of connections.
+        type: how listings print the expected type.
+        required: whether the node cannot run without it.
+        default: value when it is not given.
+        doc: what it does, with unit.
+    """
+
+    name: str
+    type: str = "Any"
+    required: bool = False
+    default: Any = None
+    doc: str = ""
+
+
+@attrs.frozen
+class NodeSpec:
+    """A node type.
+
+    Attributes:
+        type: the name users write: "UserCreateNode".
+        operation: what it does, for ``db.express.call``: "create".
+        implementation: reference. For a node of a model: class called with the bound model, having
+            ``check`` and ``program`` (`dataflow.operations.Operation`). Without model: a `BaseDataFlowNode` subclass.
+        model: name of the model, or None.
+        parameters: its inputs, except ``database``, ``input`` and their aliases, which every node has.
+        outputs: the keys of its result; None when they are not known beforehand.
+        writes: whether it changes data.
+        doc: one sentence.
+    """
+
+    type: str
+    operation: str
+    implementation: Reference
+    model: str | None = None
+    parameters: tuple[Parameter, ...] = ()
+    outputs: tuple[str, ...] | None = None
+    writes: bool = False
+    doc: str = ""
+
+
+@attrs.frozen
+class RuntimeSpec:
+    """A runtime: something with ``execute(workflow, parameters)``."""
+
+    name: str
+    runtime: Reference
+    doc: str = ""
+
+
+@attrs.frozen
+class MigrationEngineSpec:
+    """A migration engine for a role ("schema", "risk", "staging" …), called with a DataFlow."""
+
+    role: str
+    engine: Reference
+    doc: str = ""
+
+
+@attrs.frozen
+class SchemaRuleSpec:
+    """A rule for schema plans; `kind` is "diff", "risk" or "lint"."""
+
+    name: str
+    kind: str
+    rule: Reference
+
+
+@attrs.frozen
+class BackendSpec:
+    """A backend of a kind (cache, keys, audit, events, blobs) behind a URL scheme."""
+
+    kind: str
+    scheme: str
+    backend: Reference
+
+
+@attrs.frozen
+class HealthCheck:
+    """A named check: an async callable that returns a dict with at least ``ok: bool``."""
+
+    name: str
+    check: Callable[[], Any]
+
+
+@attrs.frozen
+class CommandSpec:
+    """A command of the ``dataflow`` program; the reference names a click command, imported when it runs."""
+
+    name: str
+    help: str
+    command: Reference
+
+
+@runtime_checkable
+class Feature(Protocol):
+    """What edits models and plans: tenancy, soft delete, audit, encryption … all come as this.
+
+    Attributes:
+        name: unique among the features of a model.
+        stage: a `dataflow.plan.stages.Stage`; features run in stage order.
+        before: names of features that must run after this one.
+        after: names of features that must run before this one.
+        capability: what it provides ("multi_tenant"), for the fail-closed check.
+    """
+
+    name: str
+    stage: Any
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    capability: str
+
+    def extend_model(self, draft: Any) -> None:
+        """Add fields, indexes, options to a `dataflow.model.ModelDraft`; called once, at registration."""
+
+    def extend_plan(self, plan: Any) -> None:
+        """Edit a `dataflow.plan.builder.PlanBuilder`; called once per shape of call."""

@@ -1,0 +1,314 @@
+"""The local runtimes: synchronous callers and event loops, one description of a run, two drivers.
+
+A synchronous run stays in the calling thread where every node allows it, else it goes to the background loop.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from types import TracebackType
+from typing import Any, Self
+
+from dataflow import _loop
+from dataflow.errors import ConfigurationError, DatabaseTimeout, InputError
+from dataflow.runtime.steps import (
+    CallPython,
+    Drive,
+    Effect,
+    Lease,
+    NodeFailed,
+    Progress,
+    Release,
+    RunState,
+    Steps,
+    execution_error,
+    steps,
+)
+from dataflow.session import CURRENT_RUN, Run
+from dataflow.workflow import Workflow, WorkflowBuilder
+from dataflow.workflow.tasks import DatabaseTask, PythonTask, ScopeTask, Task
+
+Parameters = Mapping[str, Mapping[str, Any]] | None
+Results = dict[str, Any]
+
+
+def _checked(workflow: Any) -> Workflow:
+    if isinstance(workflow, Workflow):
+        return workflow
+    if isinstance(workflow, WorkflowBuilder):
+        msg = "a WorkflowBuilder cannot be executed; build it first"
+        raise InputError(msg, hint="runtime.execute(workflow.build())", code="not-built")
+    msg = f"execute takes a Workflow, got {type(workflow).__name__}"
+    raise InputError(msg, hint="runtime.execute(workflow.build())", code="not-built")
+
+
+class _Options:
+    """What both runtimes are configured with."""
+
+    def __init__(self, *, max_concurrency: int = 1, timeout: float | None = None, progress: Progress | None = None) -> None:
+        if type(max_concurrency) is not int or max_concurrency < 1:
+            msg = "max_concurrency is a whole number of at least 1"
+            raise ConfigurationError(msg, hint="1 runs nodes one after another; more allows parallel branches", code="bad-setting")
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+            msg = "timeout is a number of seconds above 0"
+            raise ConfigurationError(msg, hint="write timeout=30", code="bad-setting")
+        self.max_concurrency = max_concurrency
+        self.timeout = timeout
+        self.progress = progress
+
+
+class AsyncLocalRuntime(_Options):
+    """Runs workflows on the running event loop; may be shared by concurrent tasks.
+
+    Args:
+        max_concurrency: how many branches may run at once; 1 keeps the order in which nodes were added.
+        timeout: seconds for a whole run, or None.
+        progress: called with a `NodeEvent` when a node starts and ends, maybe from another thread.
+    """
+
+    async def execute_async(self, workflow: Workflow, parameters: Parameters = None) -> tuple[Results, str]:
+        """Run a workflow: (node id -> outputs, run id).
+
+        Cancelling it interrupts the statement under way and rolls open transactions back.
+
+        Raises:
+            InputError: the parameters are wrong; nothing was run.
+            WorkflowExecutionError: a node failed.
+            DatabaseTimeout: the run took longer than `timeout`.
+        """
+        checked = _checked(workflow)
+        given = checked.check_parameters(parameters)
+        state = RunState(Run(uuid.uuid4().hex), {}, given, self.progress)
+        limit = contextlib.nullcontext() if self.timeout is None else asyncio.timeout(self.timeout)
+        try:
+            async with limit:
+                await _ensure(checked.tasks)
+                if self.max_concurrency == 1:
+                    await _drive(steps(checked.tasks, state), state)
+                else:
+                    await _branches(checked, state, self.max_concurrency)
+        except TimeoutError as error:
+            if not isinstance(limit, asyncio.Timeout) or not limit.expired():
+                raise
+            msg = f"the run took longer than {self.timeout:g} s and was cancelled"
+            raise DatabaseTimeout(msg, hint="raise the runtime's timeout (seconds)", where={"run": state.run.id}) from error
+        except NodeFailed as failed:
+            raise execution_error(failed, state) from failed.cause
+        _notify(state)
+        return state.results, state.run.id
+
+    execute_workflow_async = execute_async
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+
+class LocalRuntime(_Options):
+    """Runs workflows for synchronous callers: scripts, threads, notebooks; may be shared by threads.
+
+    Args:
+        max_concurrency: how many branches may run at once; 1 keeps the order in which nodes were added.
+        timeout: seconds for a whole run, or None.
+        progress: called with a `NodeEvent` when a node starts and ends, maybe from another thread.
+    """
+
+    def execute(self, workflow: Workflow, parameters: Parameters = None) -> tuple[Results, str]:
+        """Run a workflow: (node id -> outputs, run id).
+
+        Raises:
+            InputError: the parameters are wrong; nothing was run.
+            WorkflowExecutionError: a node failed.
+            DatabaseTimeout: the run took longer than `timeout`.
+            UsageError: called where waiting would stop the loop that has to do the work.
+        """
+        checked = _checked(workflow)
+        if self.max_concurrency > 1 or self.timeout is not None or not _may_block(checked.tasks):
+            runtime = AsyncLocalRuntime(max_concurrency=self.max_concurrency, timeout=self.timeout, progress=self.progress)
+            return _loop.run(runtime.execute_async(checked, parameters))
+        given = checked.check_parameters(parameters)
+        state = RunState(Run(uuid.uuid4().hex), {}, given, self.progress)
+        _ensure_blocking(checked.tasks)
+        try:
+            copy_context().run(_drive_blocking, steps(checked.tasks, state), state)
+        except NodeFailed as failed:
+            raise execution_error(failed, state) from failed.cause
+        _notify(state)
+        return state.results, state.run.id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+
+def _may_block(tasks: Sequence[Task]) -> bool:
+    """Tell whether the calling thread can run everything itself."""
+    for task in tasks:
+        if task.core is not None and not task.core.database.blocking:
+            return False
+        if isinstance(task, PythonTask) and task.is_async:
+            return False
+        if isinstance(task, ScopeTask) and task.options.timeout is not None:
+            return False
+    return True
+
+
+def _notify(state: RunState) -> None:
+    for note in state.run.after_commit:
+        note()
+
+
+def _models(tasks: Sequence[Task]) -> dict[Any, list[Any]]:
+    """Return database -> models whose tables a run needs and which are not known to exist."""
+    found: dict[Any, list[Any]] = {}
+    for task in tasks:
+        if isinstance(task, DatabaseTask) and task.bound is not None and not task.bound.ready:
+            found.setdefault(task.core, []).append(task.bound)
+    return found
+
+
+async def _ensure(tasks: Sequence[Task]) -> None:
+    for core, models in _models(tasks).items():
+        await core.ensure(models)
+
+
+def _ensure_blocking(tasks: Sequence[Task]) -> None:
+    for core, models in _models(tasks).items():
+        core.ensure_blocking(models)
+
+
+# -- the two drivers --------------------------------------------------------------------------------------------------
+def _drive_blocking(run: Steps, state: RunState) -> None:
+    CURRENT_RUN.set(state.run)
+    try:
+        effect = next(run)
+        while True:
+            try:
+                reply = _perform_blocking(effect)
+            except BaseException as error:  # noqa: BLE001  # the run decides what it means
+                effect = run.throw(error)
+            else:
+                effect = run.send(reply)
+    except StopIteration:
+        return
+
+
+def _perform_blocking(effect: Effect) -> Any:
+    if isinstance(effect, Drive):
+        return effect.session.run_blocking(effect.program)
+    if isinstance(effect, Lease):
+        return effect.core.database.lease_blocking(write=effect.write, holder=effect.holder)
+    if isinstance(effect, Release):
+        return effect.session.release_blocking()
+    found = effect.task.call(effect.inputs, caller_thread=True)
+    if inspect.isawaitable(found):
+        return _loop.run(_awaited(found))
+    return found
+
+
+async def _awaited(found: Any) -> Any:
+    return await found
+
+
+async def _drive(run: Steps, state: RunState) -> None:
+    CURRENT_RUN.set(state.run)
+    try:
+        effect = next(run)
+        while True:
+            try:
+                reply = await _perform(effect, state)
+            except BaseException as error:  # noqa: BLE001  # the run decides what it means
+                effect = run.throw(error)
+            else:
+                effect = run.send(reply)
+    except StopIteration:
+        return
+
+
+async def _perform(effect: Effect, state: RunState) -> Any:
+    if isinstance(effect, Release):
+        return await effect.session.release()
+    if state.deadline is None:
+        return await _do(effect)
+    try:
+        async with asyncio.timeout(max(state.deadline - time.perf_counter(), 0.0)):
+            return await _do(effect)
+    except TimeoutError as error:
+        msg = "the transaction took longer than its scope's timeout"
+        raise DatabaseTimeout(msg, hint="raise the timeout of TransactionScopeNode (seconds)") from error
+
+
+async def _do(effect: Effect) -> Any:
+    if isinstance(effect, Drive):
+        return await effect.session.run(effect.program)
+    if isinstance(effect, Lease):
+        return await effect.core.database.lease(write=effect.write, holder=effect.holder)
+    assert isinstance(effect, CallPython)
+    return await _call(effect)
+
+
+async def _call(effect: CallPython) -> Any:
+    task = effect.task
+    if task.is_async or not task.cls.blocking:
+        found = task.call(effect.inputs, caller_thread=False)
+        return await found if inspect.isawaitable(found) else found
+    call: Callable[[], Any] = lambda: task.call(effect.inputs, caller_thread=False)  # noqa: E731
+    found = await asyncio.to_thread(call)
+    return await found if inspect.isawaitable(found) else found
+
+
+# -- parallel branches ------------------------------------------------------------------------------------------------
+def _units(workflow: Workflow) -> list[list[Task]]:
+    """Cut the order into units: a transaction with all that runs inside it, or a single node."""
+    units: list[list[Task]] = []
+    last = ""
+    for task in workflow.tasks:
+        if last:
+            units[-1].append(task)
+            last = "" if task.id == last else last
+            continue
+        units.append([task])
+        if isinstance(task, ScopeTask) and task.last != task.id:
+            last = task.last
+    return units
+
+
+async def _branches(workflow: Workflow, state: RunState, most: int) -> None:
+    """Run units as soon as what they depend on is done, at most `most` at once."""
+    units = _units(workflow)
+    unit_of = {task.id: index for index, unit in enumerate(units) for task in unit}
+    needs: list[set[int]] = [set() for _ in units]
+    for connection in workflow.connections:
+        source, target = unit_of[connection.source], unit_of[connection.target]
+        if source != target:
+            needs[target].add(source)
+    done = [asyncio.Event() for _ in units]
+    slots = asyncio.Semaphore(most)
+
+    async def one(index: int) -> None:
+        for needed in needs[index]:
+            await done[needed].wait()
+        async with slots:
+            run = Run(state.run.id)
+            branch = RunState(run, state.results, state.parameters, state.progress)
+            await _drive(steps(units[index], branch), branch)
+            state.run.after_commit += run.after_commit
+        done[index].set()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index in range(len(units)):
+                group.create_task(one(index))
+    except BaseExceptionGroup as failures:
+        for failure in failures.exceptions:
+            if isinstance(failure, NodeFailed):
+                raise failure from failure.cause
+        raise failures.exceptions[0] from None

@@ -1,0 +1,340 @@
+"""How a run proceeds, as a generator of effects: one description for both the blocking and the async driver.
+
+Consecutive database nodes of one database are one program, which crosses to the connection's thread once. A connection
+is given back before a node that is no database operation, unless a transaction scope is open.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dataflow.dialect import COUNT, Command, Program, Session
+from dataflow.errors import DatabaseTimeout, DataFlowError, InputError, WorkflowExecutionError
+from dataflow.session import COMMIT, Call, Run
+from dataflow.types import kind
+from dataflow.workflow.tasks import DatabaseTask, PythonTask, ScopeTask, Task
+
+if TYPE_CHECKING:
+    from dataflow.engine import Core
+
+Progress = Callable[["NodeEvent"], None]
+
+
+@attrs.frozen
+class NodeEvent:
+    """What `progress` callbacks get: a node started, was done, or failed.
+
+    Attributes:
+        node_id, node_type: the node.
+        state: "running", "done" or "failed".
+        seconds: how long it took; 0.0 when it starts.
+        result: its outputs, when done.
+    """
+
+    node_id: str
+    node_type: str
+    state: str
+    seconds: float = 0.0
+    result: Mapping[str, Any] | None = None
+
+
+@attrs.frozen
+class Lease:
+    """Effect: lease a connection; the reply is the session."""
+
+    core: "Core"
+    write: bool
+    holder: str
+
+
+@attrs.frozen
+class Drive:
+    """Effect: run a program on a session; the reply is its result."""
+
+    session: Session
+    program: Program[Any]
+
+
+@attrs.frozen
+class Release:
+    """Effect: give a session back, rolled back where a transaction is open."""
+
+    session: Session
+
+
+@attrs.frozen
+class CallPython:
+    """Effect: call a custom node; the reply is its result."""
+
+    task: PythonTask
+    inputs: Mapping[str, Any]
+
+
+Effect = Lease | Drive | Release | CallPython
+Steps = Generator[Effect, Any, None]
+
+
+class NodeFailed(Exception):  # noqa: N818  # an internal signal
+    """Carries the node that failed out of a program."""
+
+    def __init__(self, task: Task, cause: BaseException) -> None:
+        super().__init__(task.id)
+        self.task = task
+        self.cause = cause
+
+
+@attrs.define
+class RunState:
+    """One run under way.
+
+    Attributes:
+        run: its id, transactions and after-commit queue.
+        results: node id -> outputs, filled as nodes are done.
+        parameters: inputs of this run.
+        deadline: instant (perf_counter) at which an open scope times out, or None.
+    """
+
+    run: Run
+    results: dict[str, Any]
+    parameters: Mapping[str, Mapping[str, Any]]
+    progress: Progress | None = None
+    deadline: float | None = None
+
+    def inputs(self, task: Task) -> dict[str, Any]:
+        """Gather the inputs of a node.
+
+        Raises:
+            InputError: an output that a connection names is not in the result.
+        """
+        try:
+            return task.inputs(self.results, self.parameters.get(task.id, {}))
+        except KeyError as error:
+            wanted = next((w for w in task.wiring if w[1] == error.args[0]), ("?", str(error.args[0]), "?"))
+            have = ", ".join(map(str, self.results[wanted[0]])) if wanted[0] in self.results else "nothing"
+            msg = f"the result of node {wanted[0]!r} has no {wanted[1]!r}, which {task.id}.{wanted[2]} is connected to"
+            raise InputError(msg, hint=f"it has: {have}", code="missing-output") from None
+
+    def tell(self, task: Task, state: str, start: float = 0.0, result: Any = None) -> None:
+        """Call the progress callback, if there is one."""
+        if self.progress is not None:
+            self.progress(NodeEvent(task.id, task.type, state, perf_counter() - start if start else 0.0, result))
+
+
+def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, scoped: bool) -> Program[int]:
+    """Run database nodes one after another in one program; return how many were done.
+
+    It stops early when somebody waits for the connection, so that a long workflow does not starve others.
+    """
+    for done, task in enumerate(tasks, 1):
+        call = Call(task.core, node_id=task.id)  # type: ignore[arg-type]
+        call.run = state.run
+        call.session = session
+        start = perf_counter() if state.progress is not None else 0.0
+        state.tell(task, "running")
+        try:
+            program = task.program(state.inputs(task), call)
+            result = yield from _saved(program, call) if scoped else program
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            state.tell(task, "failed", start)
+            raise NodeFailed(task, error) from error
+        state.results[task.id] = result
+        state.run.after_commit += call.after_commit
+        if task.bound is not None and task.core is not None:
+            task.core.count(task.bound, task.spec.operation)
+        state.tell(task, "done", start, result)
+        if not scoped and session.contended and done < len(tasks):
+            return done
+    return len(tasks)
+
+
+def _saved(program: Program[Any], call: Call) -> Program[Any]:
+    """Undo what a failing node of a scope wrote, so that the scope may keep the rest."""
+    name = f"df_node_{call.session.depth}"
+    yield Command(f"SAVEPOINT {name}", COUNT), ()
+    try:
+        result = yield from program
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield Command(f"ROLLBACK TO SAVEPOINT {name}", COUNT), ()
+        yield Command(f"RELEASE SAVEPOINT {name}", COUNT), ()
+        raise
+    yield Command(f"RELEASE SAVEPOINT {name}", COUNT), ()
+    return result
+
+
+def _begin(scope: ScopeTask, session: Session) -> Program[None]:
+    assert scope.core is not None
+    yield scope.core.dialect.begin(scope.options.isolation_level, write=True), ()
+    session.depth = 1
+
+
+def _end(session: Session, command: Command) -> Program[None]:
+    yield command, ()
+    session.depth = 0
+
+
+def _stretches(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    """Cut tasks into stretches: consecutive database nodes of one database, or a single other node, or a scope's start."""
+    start = 0
+    for index in range(1, len(tasks) + 1):
+        if index < len(tasks) and _together(tasks[index - 1], tasks[index]):
+            continue
+        yield tasks[start:index]
+        start = index
+
+
+def _together(one: Task, other: Task) -> bool:
+    return isinstance(one, DatabaseTask) and isinstance(other, DatabaseTask) and one.core is other.core
+
+
+def steps(tasks: Sequence[Task], state: RunState) -> Steps:
+    """Run tasks in order.
+
+    Raises:
+        NodeFailed: a node failed; open transactions are rolled back, or committed where their scope says so.
+    """
+    scopes: dict[Core, ScopeTask] = {}
+    try:
+        for stretch in _stretches(tasks):
+            first = stretch[0]
+            if isinstance(first, ScopeTask):
+                yield from _open_scope(first, state, scopes)
+            elif isinstance(first, DatabaseTask):
+                yield from _database(stretch, state, scopes)  # type: ignore[arg-type]
+            elif isinstance(first, PythonTask):
+                yield from _python(first, state)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        for core, scope in list(scopes.items()):
+            session = state.run.transactions.pop(core)
+            try:
+                if not scope.options.rollback_on_error and isinstance(error, NodeFailed):
+                    yield Drive(session, _end(session, COMMIT))
+                elif session.depth:
+                    session.depth = 0
+            finally:
+                yield Release(session)
+        raise
+
+
+def _open_scope(scope: ScopeTask, state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:
+    core = scope.core
+    assert core is not None
+    start = perf_counter()
+    state.tell(scope, "running")
+    session: Session = yield Lease(core, True, f"transaction {scope.id}")  # noqa: FBT003
+    try:
+        yield Drive(session, _begin(scope, session))
+    except BaseException as error:
+        yield Release(session)
+        raise NodeFailed(scope, error) from error
+    state.run.transactions[core] = session
+    scopes[core] = scope
+    if scope.options.timeout is not None:
+        state.deadline = start + scope.options.timeout
+    level = scope.options.isolation_level
+    assert scope.db is not None
+    state.results[scope.id] = {"database": scope.db.config.url.database, "isolation_level": level}
+    state.tell(scope, "done", start, state.results[scope.id])
+    if scope.last == scope.id:
+        yield from _close_scope(core, state, scopes)
+
+
+def _close_scope(core: "Core", state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:
+    session = state.run.transactions[core]
+    scope = scopes[core]
+    if state.deadline is not None and perf_counter() > state.deadline:
+        raise NodeFailed(scope, DatabaseTimeout(f"the transaction took longer than {scope.options.timeout:g} s", hint="raise timeout (seconds)"))
+    try:
+        yield Drive(session, _end(session, COMMIT))
+    except BaseException as error:
+        raise NodeFailed(scope, error) from error
+    del state.run.transactions[core], scopes[core]
+    state.deadline = None
+    yield Release(session)
+
+
+def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:
+    core = stretch[0].core
+    assert core is not None
+    while stretch:
+        scope = scopes.get(core)
+        if scope is not None:
+            ids = [task.id for task in stretch]
+            upto = ids.index(scope.last) + 1 if scope.last in ids else len(ids)
+            session = state.run.transactions[core]
+            yield Drive(session, core.observe(chain(stretch[:upto], state, session, scoped=True)))
+            if scope.last in ids:
+                yield from _close_scope(core, state, scopes)
+            stretch = stretch[upto:]
+            continue
+        write = any(task.writes for task in stretch)
+        session = yield Lease(core, write, f"node {stretch[0].id}")
+        try:
+            done = yield Drive(session, core.observe(chain(stretch, state, session, scoped=False)))
+        finally:
+            yield Release(session)
+        stretch = stretch[done:]
+
+
+def _python(task: PythonTask, state: RunState) -> Steps:
+    start = perf_counter()
+    state.run.node_id = task.id
+    state.tell(task, "running")
+    try:
+        result = yield CallPython(task, state.inputs(task))
+        if result is None:
+            result = {}
+        if not isinstance(result, Mapping):
+            msg = f"{task.type} returned {kind(result)}; a node returns a dict of outputs"
+            raise InputError(msg, hint="write return {'result': value}", code="bad-result")  # noqa: TRY301
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        state.tell(task, "failed", start)
+        raise NodeFailed(task, error) from error
+    state.results[task.id] = with_whole(result)
+    state.tell(task, "done", start, result)
+
+
+class _Whole(dict[str, Any]):
+    """A custom node's result: `result` means the whole, unless it is an output of its own."""
+
+    def __missing__(self, key: str) -> Any:
+        if key in ("result", "_result"):
+            return self
+        raise KeyError(key)
+
+
+def with_whole(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Let connections take the whole result as `result`."""
+    return result if isinstance(result, dict) and "result" in result else _Whole(result)
+
+
+def execution_error(failed: NodeFailed, state: RunState) -> WorkflowExecutionError:
+    """Build the error of a run from the node that failed."""
+    cause = failed.cause
+    what = cause.message if isinstance(cause, DataFlowError) else f"{type(cause).__name__}: {cause}"
+    hint = cause.hint if isinstance(cause, DataFlowError) else ""
+    error = WorkflowExecutionError(
+        f"node {failed.task.id!r} failed: {what}",
+        node_id=failed.task.id,
+        node_type=failed.task.type,
+        run_id=state.run.id,
+        results=state.results,
+        hint=hint,
+    )
+    if isinstance(cause, DataFlowError):
+        error.problems = cause.problems
+        error.where = {**error.where, **cause.where}
+    error.__cause__ = cause
+    return error
+
+
+__all__ = ["NodeEvent", "RunState", "execution_error", "steps"]

@@ -1,0 +1,228 @@
+"""What surrounds a call: its context, the run it belongs to, transactions, and a lock for threads and tasks alike.
+
+Knows sessions only by the protocol of `dataflow.dialect`; knows no SQL but what the dialect hands it.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dataflow.dialect import COUNT, Command, Program, Session
+from dataflow.errors import DatabaseTimeout, UsageError
+
+if TYPE_CHECKING:
+    from dataflow.engine import Core
+
+T = TypeVar("T")
+AMBIENT: ContextVar[Mapping[str, Any]] = ContextVar("dataflow_ambient")
+"""Values that surround calls (tenant, actor …), set by features; captured when a call is made."""
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Run:
+    """One workflow run, or one explicit transaction: the connections it holds open.
+
+    Attributes:
+        id: run id.
+        transactions: database core -> session with an open transaction, for nested calls to join.
+        after_commit: what to do once the transaction of a core is committed.
+    """
+
+    __slots__ = ("after_commit", "id", "node_id", "transactions")
+
+    def __init__(self, run_id: str) -> None:
+        self.id = run_id
+        self.node_id = ""
+        self.transactions: dict[Any, Session] = {}
+        self.after_commit: list[Callable[[], Any]] = []
+
+
+CURRENT_RUN: ContextVar[Run | None] = ContextVar("dataflow_run", default=None)
+
+
+class Call:
+    """The context of one operation, handed to binders, guards and records of features.
+
+    Attributes:
+        core: the database the operation runs on.
+        session: the leased connection, set when the program starts.
+        options: options of the call (`include_deleted`, `tenant_id` …).
+        ambient: what surrounded the call (tenant, actor …).
+        run: the run it belongs to, or None.
+        after_commit: callables to run once the change is committed.
+    """
+
+    __slots__ = ("_now", "after_commit", "ambient", "core", "node_id", "options", "run", "session")
+
+    def __init__(self, core: "Core", options: Mapping[str, Any] = _NOTHING, node_id: str = "") -> None:
+        self.core = core
+        self.options = options
+        self.ambient = AMBIENT.get(_NOTHING)
+        self.run = CURRENT_RUN.get()
+        self.node_id = node_id
+        self.session: Session = None  # type: ignore[assignment]  # set before the first step
+        self.after_commit: list[Callable[[], Any]] = []
+        self._now: datetime | None = None
+
+    @property
+    def now(self) -> datetime:
+        """The instant of this call, the same for all its rows and columns."""
+        if self._now is None:
+            self._now = datetime.now(UTC)
+        return self._now
+
+
+COMMIT = Command("COMMIT", COUNT)
+ROLLBACK = Command("ROLLBACK", COUNT)
+
+
+def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Program[T]:
+    """Run `body` in a transaction, or in a savepoint when one is open: all of it happens, or nothing."""
+    session = call.session
+    depth = session.depth
+    if depth:
+        name = f"df_{depth}"
+        begin, commit = Command(f"SAVEPOINT {name}", COUNT), Command(f"RELEASE SAVEPOINT {name}", COUNT)
+        undo = (Command(f"ROLLBACK TO SAVEPOINT {name}", COUNT), commit)
+    else:
+        begin, commit = call.core.dialect.begin(isolation, write=True), COMMIT
+        undo = (ROLLBACK,)
+    yield begin, ()
+    session.depth = depth + 1
+    try:
+        result = yield from body
+        yield commit, ()
+    except GeneratorExit:  # abandoned: the session rolls back when it is released
+        raise
+    except BaseException:
+        for command in undo:
+            yield command, ()
+        session.depth = depth
+        raise
+    session.depth = depth
+    return result
+
+
+class FairLock:
+    """A lock that threads and tasks of any event loop can wait for, first come, first served.
+
+    Args:
+        what: named in the error of a wait that took too long.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.holder = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._held = False
+        self._mutex = threading.Lock()
+        self._waiters: deque[Callable[[], None]] = deque()
+
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiters)
+
+    def _try(self, holder: str, loop: asyncio.AbstractEventLoop | None) -> bool:
+        with self._mutex:
+            if self._held:
+                return False
+            self._held, self.holder, self._loop = True, holder, loop
+            return True
+
+    def _queue(self, wake: Callable[[], None]) -> bool:
+        """Take the lock if it is free by now, else queue `wake`."""
+        with self._mutex:
+            if not self._held:
+                self._held = True
+                return True
+            self._waiters.append(wake)
+            return False
+
+    def _withdraw(self, wake: Callable[[], None]) -> bool:
+        """Leave the queue; False if the lock was handed over meanwhile."""
+        with self._mutex:
+            if wake in self._waiters:
+                self._waiters.remove(wake)
+                return True
+            return False
+
+    def _timeout(self, seconds: float) -> DatabaseTimeout:
+        msg = f"{self.what} was not free within {seconds:g} s; it is held by {self.holder or 'another call'}"
+        return DatabaseTimeout(msg, hint="keep transactions short, or raise the setting lock_timeout (seconds)")
+
+    def acquire_blocking(self, holder: str, timeout: float) -> None:
+        """Wait in the calling thread.
+
+        Args:
+            holder: who waits, for errors of others.
+            timeout: seconds.
+
+        Raises:
+            DatabaseTimeout: not granted in time.
+            UsageError: waiting would stop the event loop on which the holder runs.
+        """
+        if self._try(holder, None):
+            return
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not None and self._loop is running:
+            msg = f"{self.what} is held by {self.holder or 'a task'} on this event loop, and a blocking call would stop that loop"
+            raise UsageError(msg, hint="await the async form: db.express, AsyncLocalRuntime().execute_async(…)", code="would-deadlock")
+        event = threading.Event()
+        if not self._queue(event.set):
+            try:
+                granted = event.wait(timeout)
+            except BaseException:
+                if not self._withdraw(event.set):
+                    self.release()
+                raise
+            if not granted and self._withdraw(event.set):
+                raise self._timeout(timeout)
+        self.holder, self._loop = holder, None
+
+    async def acquire(self, holder: str, timeout: float) -> None:  # noqa: ASYNC109  # the lock words its own error
+        """Wait in a task; cancellation leaves the queue. See `acquire_blocking`."""
+        loop = asyncio.get_running_loop()
+        if self._try(holder, loop):
+            return
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(None))
+            except RuntimeError:  # that loop is closed: pass the lock on
+                self.release()
+
+        if not self._queue(wake):
+            try:
+                async with asyncio.timeout(timeout):
+                    await future
+            except BaseException as error:
+                if not self._withdraw(wake):
+                    self.release()
+                if isinstance(error, TimeoutError):
+                    raise self._timeout(timeout) from None
+                raise
+        self.holder, self._loop = holder, loop
+
+    def release(self) -> None:
+        """Hand the lock to the first in the queue."""
+        with self._mutex:
+            wake = self._waiters.popleft() if self._waiters else None
+            if wake is None:
+                self._held, self.holder, self._loop = False, "", None
+        if wake is not None:
+            wake()
+
+    def reset(self) -> None:
+        """Forget holder and queue; for a forked child, where they do not exist."""
+        self._mutex = threading.Lock()
+        self._held, self.holder, self._loop = False, "", None
+        self._waiters.clear()

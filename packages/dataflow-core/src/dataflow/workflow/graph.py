@@ -1,0 +1,33 @@
+"""The records of a workflow graph: nodes and connections, as the user wrote them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen
+class NodeRecord:
+    """A node: its type (a name, or a node class), its id, its params."""
+
+    type: Any
+    id: str
+    params: Mapping[str, Any]
+
+    @property
+    def type_name(self) -> str:
+        """The type's name."""
+        return self.type if isinstance(self.type, str) else self.type.__name__
+
+
+@attrs.frozen
+class Connection:
+    """A connection from an output of one node to an input of another."""
+
+    source: str
+    output: str
+    target: str
+    input: str
+
+    def __str__(self) -> str:
+        return f"{self.source}.{self.output} -> {self.target}.{self.input}"

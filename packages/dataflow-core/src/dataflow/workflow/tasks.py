@@ -1,0 +1,178 @@
+"""Tasks: nodes resolved for running. One generic task serves every generated operation."""
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dataflow.dialect import Program
+from dataflow.errors import Problem, suggest
+from dataflow.nodes import BaseDataFlowNode
+from dataflow.nodes.scope import ScopeNode
+from dataflow.session import Call
+
+if TYPE_CHECKING:
+    from dataflow.engine import Core, DataFlow
+    from dataflow.plan.bound import BoundModel
+    from dataflow.plugins.specs import NodeSpec
+
+CONTROL = {"input": "input", "_after": "input", "database": "database", "_database": "database"}
+"""Inputs that every node has -> what they mean; a parameter of the node wins its name."""
+
+
+@attrs.define(eq=False)
+class Task:
+    """One node, resolved.
+
+    Attributes:
+        id, type: as the user wrote them.
+        db: the instance it runs on; None for nodes without a database.
+        constants: its params, without the control inputs.
+        wiring: (source id, output, input) for each connection that carries a value.
+        spec: its node spec.
+    """
+
+    id: str
+    type: str
+    db: "DataFlow | None"
+    constants: dict[str, Any]
+    spec: "NodeSpec"
+    wiring: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def core(self) -> "Core | None":
+        """The inside of its instance."""
+        return None if self.db is None else self.db._core  # noqa: SLF001
+
+    @property
+    def parameters(self) -> set[str]:
+        """Names of the inputs it takes."""
+        return {parameter.name for parameter in self.spec.parameters}
+
+    def accepts(self, name: str) -> bool:
+        """Tell whether an input exists."""
+        return name in self.parameters
+
+    def gives(self, output: str) -> bool:
+        """Tell whether an output exists, as far as that is known."""
+        return self.spec.outputs is None or output in self.spec.outputs or output in ("result", "_result", "_status")
+
+    def check(self) -> list[Problem]:
+        """Return the faults of its constants."""
+        return []
+
+    def missing(self, given: set[str]) -> list[str]:
+        """Return the required inputs that are neither constant nor connected."""
+        return [parameter.name for parameter in self.spec.parameters if parameter.required and parameter.name not in given]
+
+    def inputs(self, results: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge constants, parameters of this run, and what is connected."""
+        if not self.wiring:
+            return {**self.constants, **extra} if extra else self.constants
+        return {**self.constants, **extra, **{name: results[source][output] for source, output, name in self.wiring}}
+
+
+@attrs.define(eq=False)
+class DatabaseTask(Task):
+    """A node whose work is a program on one database."""
+
+    implementation: Any = None
+    bound: "BoundModel | None" = None
+    writes: bool = True
+
+    def program(self, inputs: Mapping[str, Any], call: Call) -> Program[Any]:
+        """Return the program that does the node's work."""
+        return self.implementation.program(inputs, call)  # type: ignore[no-any-return]
+
+
+@attrs.define(eq=False)
+class ModelTask(DatabaseTask):
+    """An operation on a model."""
+
+    def accepts(self, name: str) -> bool:
+        route = getattr(self.implementation, "route", None)
+        return name in route if route is not None else name in self.parameters
+
+    def check(self) -> list[Problem]:
+        return self.implementation.check(self.constants, partial=True)  # type: ignore[no-any-return]
+
+    def missing(self, given: set[str]) -> list[str]:
+        return self.implementation.missing(given)  # type: ignore[no-any-return]
+
+
+@attrs.define(eq=False)
+class SQLTask(DatabaseTask):
+    """SQL of the user's own."""
+
+    def check(self) -> list[Problem]:
+        return unknown_parameters(self)
+
+
+@attrs.define(eq=False)
+class ScopeTask(Task):
+    """The start of a transaction that `members` share; it is committed after the last of them."""
+
+    options: ScopeNode = attrs.field(factory=ScopeNode)
+    members: tuple[str, ...] = ()
+    last: str = ""
+
+    def check(self) -> list[Problem]:
+        return unknown_parameters(self)
+
+
+@attrs.define(eq=False)
+class PythonTask(Task):
+    """A custom node."""
+
+    cls: type[BaseDataFlowNode] = BaseDataFlowNode
+    method: str = "execute"
+    is_async: bool = False
+    names: frozenset[str] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.method = "run" if hasattr(self.cls, "run") else "execute"
+        function = getattr(self.cls, self.method)
+        self.is_async = inspect.iscoroutinefunction(function)
+        parameters = inspect.signature(function).parameters
+        if self.method == "run" and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            self.names = frozenset(parameters) - {"self"}
+
+    def accepts(self, name: str) -> bool:
+        return self.names is None or name in self.names
+
+    def missing(self, given: set[str]) -> list[str]:
+        if self.names is None:
+            return []
+        parameters = inspect.signature(getattr(self.cls, self.method)).parameters.values()
+        needed = [p.name for p in parameters if p.default is p.empty and p.name != "self" and p.kind is not p.VAR_POSITIONAL]
+        return [name for name in needed if name not in given]
+
+    def check(self) -> list[Problem]:
+        try:
+            inspect.signature(self.cls).bind(self.id, **self.constants)
+        except TypeError as error:
+            return [Problem("bad-node", f"{self.type} cannot be made with these params: {error}", "see its __init__")]
+        return []
+
+    def call(self, inputs: Mapping[str, Any], *, caller_thread: bool) -> Any:
+        """Make the node and call it; returns its result, or an awaitable if it is async."""
+        node = self.cls(self.id, **self.constants)
+        node._on_caller_thread = caller_thread  # noqa: SLF001
+        if self.db is not None:
+            node.db = self.db
+        if self.method == "execute":
+            return node.execute(dict(inputs))
+        chosen = inputs if self.names is None else {k: v for k, v in inputs.items() if k in self.names}
+        return node.run(**chosen)  # type: ignore[attr-defined]
+
+
+def unknown_parameters(task: Task) -> list[Problem]:
+    """Return a problem for each constant that is no parameter."""
+    problems = []
+    for name in task.constants:
+        if not task.accepts(name):
+            close = suggest(name, task.parameters)
+            hint = f"did you mean {close!r}?" if close else f"parameters: {', '.join(sorted(task.parameters))}"
+            problems.append(Problem("unknown-parameter", f"{task.type} takes no parameter {name!r}", hint, {"parameter": name}))
+    return problems

@@ -1,0 +1,336 @@
+"""SQLite's side of the dialect protocol: types, schema, expressions, multi-row inserts.
+
+Storage is made for other tools too: STRICT tables, ISO texts, canonical Decimal text, JSON with sorted keys.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from functools import cached_property
+from itertools import chain
+from json import loads
+from typing import Any, ClassVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite as sqlite_types
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.sql import ColumnElement
+
+from dataflow import regex
+from dataflow import types as t
+from dataflow.config import Config, DatabaseURL
+from dataflow.dialect import COUNT, Bind, ColumnInfo, Command, Convert, Database, Dialect, Insert, Program
+from dataflow.fields import UNSET, FieldSpec
+from dataflow.model import ModelSpec
+from dataflow.sqlite.functions import decimal_text
+
+_STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
+    "int": sa.Integer(),
+    "float": sqlite_types.REAL(),
+    "bool": sa.Integer(),
+    "bytes": sqlite_types.BLOB(),
+}
+_NOW_UTC = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
+_BY_VALUE = frozenset({"float", "bytes"})  # IN-lists of these bind each element: JSON would change or refuse them
+
+
+def datetime_text(value: datetime) -> str:
+    """Write an instant (aware UTC) at fixed width, so that text order is time order."""
+    return value.isoformat(timespec="microseconds")
+
+
+def time_text(value: time) -> str:
+    """Write a time at fixed width."""
+    return value.isoformat(timespec="microseconds")
+
+
+class SQLite(Dialect):
+    """The SQLite dialect."""
+
+    name: ClassVar[str] = "sqlite"
+
+    def connect(self, url: DatabaseURL, config: Config) -> Database:
+        from dataflow.sqlite.connection import SQLiteDatabase  # noqa: PLC0415  # the driver loads on first use
+
+        return SQLiteDatabase(url, config)
+
+    def identity(self, url: DatabaseURL) -> str:
+        return "" if url.path == ":memory:" else f"sqlite:{os.path.realpath(url.path)}"
+
+    @cached_property
+    def sqlalchemy(self) -> Any:
+        dialect = SQLiteDialect_pysqlite(paramstyle="qmark")
+        dialect.server_version_info = (3, 40, 0)
+        dialect.insert_returning = dialect.update_returning = dialect.delete_returning = True
+        return dialect
+
+    # -- types ----------------------------------------------------------------------------------------------------
+    def column_type(self, field: t.FieldType) -> sa.types.TypeEngine[Any]:
+        return _STORAGE.get(field.storage, sa.Text())
+
+    def encoder(self, field: t.FieldType) -> Convert | None:
+        if isinstance(field, t.ArrayType):
+            inner = self.encoder(field.item)
+            if field.item.storage == "bytes":
+                inner = bytes.hex
+            return t.dump_json if inner is None else lambda items: t.dump_json([inner(item) for item in items])
+        encoders: dict[str, Callable[[Any], Any]] = {
+            "bool": int,
+            "datetime": datetime_text,
+            "date": date.isoformat,
+            "time": time_text,
+            "decimal": decimal_text,
+            "uuid": str,
+            "json": t.dump_json,
+        }
+        return encoders.get(field.storage)
+
+    def decoder(self, field: t.FieldType) -> Convert | None:
+        if isinstance(field, t.ArrayType):
+            inner = self.decoder(field.item)
+            if field.item.storage == "bytes":
+                inner = bytes.fromhex
+            return loads if inner is None else lambda text: [inner(item) for item in loads(text)]
+        decoders: dict[str, Callable[[Any], Any]] = {
+            "bool": bool,
+            "datetime": datetime.fromisoformat,
+            "date": date.fromisoformat,
+            "time": time.fromisoformat,
+            "decimal": Decimal,
+            "uuid": UUID,
+            "json": loads,
+        }
+        return decoders.get(field.storage)
+
+    def encode_any(self, value: Any) -> Any:
+        if value is None or isinstance(value, (int, float, str, bytes)) and not isinstance(value, Enum):
+            return int(value) if isinstance(value, bool) else value
+        if isinstance(value, Enum):
+            return self.encode_any(value.value)
+        if isinstance(value, datetime):
+            return datetime_text(t.DateTimeType().accept(value))
+        for kind, write in ((date, date.isoformat), (time, time_text), (Decimal, decimal_text), (UUID, str)):
+            if isinstance(value, kind):
+                return write(value)  # type: ignore[operator]
+        return t.dump_json(t.canonical_json(value))
+
+    # -- schema ---------------------------------------------------------------------------------------------------
+    def table_options(self, model: ModelSpec) -> dict[str, Any]:
+        generated = len(model.primary_key) == 1 and model.key[0].generated
+        return {"sqlite_strict": True, "sqlite_autoincrement": generated}
+
+    def column_options(self, field: FieldSpec, check: str) -> dict[str, Any]:
+        del check
+        if field.write:
+            return {"server_default": sa.text(_NOW_UTC)}
+        if field.default is UNSET or isinstance(field.type, t.BytesType):
+            return {}
+        encode = self.encoder(field.type)
+        accepted = field.type.accept(field.default)
+        value = accepted if encode is None else encode(accepted)
+        literal = "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+        return {"server_default": sa.text(literal.replace(":", r"\:"))}
+
+    def checks(self, field: FieldSpec) -> list[str]:
+        column = self.quote(field.name).replace(":", r"\:")
+        if field.type.storage == "bool":
+            return [f"{column} IN (0, 1)"]
+        if field.type.storage == "float":
+            return [f"abs({column}) <= 1.7976931348623157e308"]
+        if field.type.choices:
+            texts = ", ".join("'" + text.replace("'", "''").replace(":", r"\:") + "'" for text in field.type.choices)
+            return [f"{column} IN ({texts})"]
+        return []
+
+    def list_tables(self) -> Program[list[str]]:
+        rows = yield Command("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"), ()
+        return [row[0] for row in rows if not row[0].startswith("dataflow_")]
+
+    def list_columns(self, table: str) -> Program[list[ColumnInfo]]:
+        sql = "SELECT name, type, \"notnull\", pk, dflt_value FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid"
+        rows = yield Command(sql), (table,)
+        return [ColumnInfo(name, kind, not notnull and not pk, bool(pk), default) for name, kind, notnull, pk, default in rows]
+
+    def list_indexes(self, table: str) -> Program[list[str]]:
+        rows = yield Command("SELECT name FROM pragma_index_list(?)"), (table,)
+        return [row[0] for row in rows]
+
+    def schema_lock(self) -> Program[None]:
+        """Do nothing: BEGIN IMMEDIATE has locked out other writers already."""
+        yield from ()
+
+    def begin(self, isolation: str | None, *, write: bool) -> Command:
+        del isolation  # SQLite's transactions are serializable, which is at least what was asked for
+        return Command("BEGIN IMMEDIATE" if write else "BEGIN", COUNT)
+
+    # -- expressions ----------------------------------------------------------------------------------------------
+    def comparable(self, column: ColumnElement[Any], field: t.FieldType) -> ColumnElement[Any]:
+        return sa.collate(column, "df_decimal") if field.storage == "decimal" else column
+
+    def in_list(
+        self, column: ColumnElement[Any], field: t.FieldType, encode: Convert, bind: Bind, size: int
+    ) -> ColumnElement[bool]:
+        if field.storage in _BY_VALUE:
+            return column.in_([bind(_nth(encode, position)) for position in range(size)])
+        array = bind(lambda items: t.dump_json([encode(item) for item in items]))
+        return column.in_(sa.select(sa.literal_column("value")).select_from(sa.func.json_each(array)))
+
+    def text_match(self, op: str, column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
+        if op == "$like":
+            return column.op("GLOB", is_comparison=True)(bind(_glob))
+        if op == "$contains":
+            return sa.func.instr(column, bind(None)) > sa.literal_column("0")
+        if op in ("$startswith", "$endswith"):
+            star = (lambda s: _escaped(s) + "*") if op == "$startswith" else (lambda s: "*" + _escaped(s))
+            return column.op("GLOB", is_comparison=True)(bind(star))
+        pattern = {
+            "$ilike": lambda s: regex.like_pattern(s).to_python(ignore_case=True),
+            "$regex": regex.python_pattern,
+            "$iregex": lambda s: regex.python_pattern(s, ignore_case=True),
+        }[op]
+        return sa.func.regexp(bind(pattern), column, type_=sa.Boolean())
+
+    def list_match(
+        self, op: str, column: ColumnElement[Any], field: t.FieldType, encode: Convert, bind: Bind
+    ) -> ColumnElement[bool]:
+        assert isinstance(field, t.ArrayType)
+        store = self.encoder(field)
+        assert store is not None
+        if op == "$contains":
+            return sa.func.df_json_contains(column, bind(lambda item: store([encode(item)])), type_=sa.Boolean())
+        return sa.func.df_json_overlap(column, bind(lambda items: store([encode(i) for i in items])), type_=sa.Boolean())
+
+    def json_match(
+        self, op: str, column: ColumnElement[Any], path: Sequence[str], kind: str, bind: Bind
+    ) -> ColumnElement[bool]:
+        place = sa.literal("$" + "".join(_step(part) for part in path))
+        value = sa.func.json_extract(column, place)
+        found = sa.func.json_type(column, place)
+        if op == "$exists":
+            return found.is_not(None)
+        if op in ("$contains", "$overlap"):
+            name = sa.func.df_json_contains if op == "$contains" else sa.func.df_json_overlap
+            match = name(_document(column, place), bind(t.dump_json), type_=sa.Boolean())
+            if op == "$overlap" or kind != "str":
+                return match
+            is_text = found == sa.literal_column("'text'")
+            inside = sa.func.instr(value, bind(None)) > sa.literal_column("0")
+            return sa.case((is_text, inside), else_=match).is_(sa.true())
+        if kind == "null":
+            return value.is_(None)
+        if kind == "bool":
+            return found == bind(lambda flag: "true" if flag else "false")
+        if kind == "json":
+            return _document(column, place) == bind(t.dump_json)
+        same_type = (
+            found == sa.literal_column("'text'") if kind == "str" else found.in_([sa.literal_column("'integer'"), sa.literal_column("'real'")])
+        )
+        if op in ("$like", "$ilike", "$regex", "$iregex", "$startswith", "$endswith"):
+            return sa.and_(same_type, self.text_match(op, value, bind))
+        parameter = bind(None)
+        compare = {
+            "$eq": value.__eq__, "$gt": value.__gt__, "$gte": value.__ge__, "$lt": value.__lt__, "$lte": value.__le__,
+        }[op]  # fmt: skip
+        return sa.and_(same_type, compare(parameter))
+
+    def arithmetic(
+        self, op: str, column: ColumnElement[Any], field: t.FieldType, operand: type, bind: Bind
+    ) -> ColumnElement[Any]:
+        if op in ("$min", "$max"):
+            parameter = bind(None)
+            ordered = self.comparable(column, field)
+            keep = ordered <= parameter if op == "$min" else ordered >= parameter
+            return sa.case((keep, column), else_=parameter)
+        sign = {"$inc": "+", "$dec": "-", "$multiply": "*", "$divide": "/"}[op]
+        if field.storage == "float":
+            return sa.func.df_divide(column, bind(None)) if sign == "/" else column.op(sign)(bind(None))
+        if field.storage == "int" and operand is int and sign != "/":  # native, with a function only for overflow
+            exact = sa.func.typeof(column.op(sign)(bind(None))).in_([sa.literal_column("'integer'"), sa.literal_column("'null'")])
+            return sa.case((exact, column.op(sign)(bind(None))), else_=sa.func.df_overflow())
+        kind = "int" if field.storage == "int" else "decimal"
+        number = bind(lambda value: value if isinstance(value, (int, float, str)) else decimal_text(value))
+        return sa.func.df_arithmetic(sa.literal_column(f"'{sign}'"), column, number, sa.literal_column(f"'{kind}'"))
+
+    def append(self, column: ColumnElement[Any], field: t.FieldType, encode: Convert, bind: Bind) -> ColumnElement[Any]:
+        inner = self.encoder(field.item) if isinstance(field, t.ArrayType) else None
+        if isinstance(field, t.ArrayType) and field.item.storage == "bytes":
+            inner = bytes.hex
+        write = (lambda item: t.dump_json(inner(item))) if inner is not None else t.dump_json
+        del encode
+        return sa.func.df_json_append(column, bind(write))
+
+    def aggregate(
+        self, op: str, column: ColumnElement[Any] | None, field: t.FieldType | None
+    ) -> ColumnElement[Any]:
+        if column is None or field is None:
+            return sa.func.count()
+        if op == "$count":
+            return sa.func.count(column)
+        if op == "$count_distinct":
+            return sa.func.count(column.distinct())
+        decimal = field.storage == "decimal"
+        if op == "$sum":
+            zero = sa.literal_column("0" if field.storage == "int" else "0.0")
+            return sa.func.df_decimal_sum(column) if decimal else sa.func.coalesce(sa.func.sum(column), zero)
+        if op == "$avg":
+            return sa.func.df_decimal_avg(column) if decimal else sa.func.avg(column)
+        function = sa.func.min if op == "$min" else sa.func.max
+        return function(self.comparable(column, field))  # type: ignore[no-any-return]
+
+    # -- bulk -----------------------------------------------------------------------------------------------------
+    def insert(self, table: sa.Table) -> Any:
+        return sqlite_types.insert(table)
+
+    def insert_many(
+        self, insert: Insert, rows: Sequence[Sequence[Any]], most_parameters: int
+    ) -> Program[tuple[int, list[Any]]]:
+        """Write multi-row VALUES statements; auto ids of one statement ascend in row order."""
+        width = max(len(insert.columns), 1)
+        size = max(1, min(insert.batch_size, most_parameters // width))
+        written, returned = 0, []
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            sql = insert.head + ", ".join([insert.group] * len(part)) + insert.tail
+            if insert.returning:
+                reply = yield Command(sql, writes=True), list(chain.from_iterable(part))
+                returned += sorted(reply) if insert.generated and insert.returning == 1 else reply
+                written += len(reply)
+            else:
+                written += yield Command(sql, COUNT, writes=True), list(chain.from_iterable(part))
+        return written, returned
+
+
+def _nth(encode: Convert, position: int) -> Convert:
+    return lambda items: encode(items[min(position, len(items) - 1)])
+
+
+def _document(column: ColumnElement[Any], place: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The JSON text at a place (objects and arrays), or NULL; stored texts are canonical already."""
+    return column.op("->")(place)
+
+
+def _step(part: str) -> str:
+    return f'."{part}"'
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+
+
+def _glob(pattern: str) -> str:
+    """Turn a LIKE pattern (% _ and backslash) into a GLOB pattern, which is case-sensitive."""
+    out = []
+    characters = iter(pattern)
+    for c in characters:
+        if c == "\\":
+            following = next(characters, None)
+            if following is None:
+                msg = "the pattern ends in a backslash"
+                raise t.ValueRefused(msg, "double it, or put the character it escapes")
+            out.append(_escaped(following))
+        else:
+            out.append({"%": "*", "_": "?"}.get(c) or _escaped(c))
+    return "".join(out)

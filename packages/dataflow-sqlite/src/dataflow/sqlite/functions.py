@@ -1,0 +1,181 @@
+"""The SQL functions and collations each connection gets.
+
+They are used in queries only, never in stored DDL, so that files open in any other SQLite tool.
+"""
+
+import re
+import sqlite3
+import threading
+from collections.abc import Callable
+from decimal import Context, Decimal, Inexact
+from functools import lru_cache
+from json import loads
+from typing import Any
+
+from dataflow.types import INT_MAX, INT_MIN, ValueRefused, canonical_decimal, dump_json
+
+_FAULT = threading.local()
+EXACT = Context(prec=140_000, Emax=999_999, Emin=-999_999)
+AVERAGE = Context(prec=28)
+"""Significant digits of a Decimal average."""
+
+
+def take_fault() -> str:
+    """Return and forget why a function of ours failed on this thread; sqlite3 itself does not tell."""
+    fault = getattr(_FAULT, "text", "")
+    _FAULT.text = ""
+    return fault
+
+
+def _refuse(text: str) -> Any:
+    _FAULT.text = text
+    raise ValueError(text)
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def _regexp(pattern: str | None, text: str | None) -> bool | None:
+    if pattern is None or text is None:
+        return None
+    return _compiled(pattern).search(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _decimal(text: str) -> Decimal:
+    return Decimal(text)
+
+
+def _compare(left: str, right: str) -> int:
+    one, other = _decimal(left), _decimal(right)
+    return (one > other) - (one < other)
+
+
+def _number(value: Any) -> Decimal:
+    return Decimal(value) if isinstance(value, (int, str)) else Decimal(repr(value))
+
+
+def decimal_text(value: Decimal) -> str:
+    """Write a Decimal the one way it is stored."""
+    try:
+        return format(canonical_decimal(value), "f")
+    except ValueRefused as refused:
+        return str(_refuse(refused.message))
+
+
+def _arithmetic(op: str, left: Any, right: Any, kind: str) -> Any:
+    """Compute exactly; `kind` is the field's: int or decimal."""
+    if left is None or right is None:
+        return None
+    one, other = _number(left), _number(right)
+    if op == "/":
+        if not other:
+            return _refuse("division by zero")
+        try:
+            result = Context(prec=60, traps=[Inexact]).divide(one, other)
+        except Inexact:
+            if kind == "int":
+                return _refuse("the result is not a whole number; nothing is rounded silently")
+            result = AVERAGE.divide(one, other)
+    else:
+        result = {"+": EXACT.add, "-": EXACT.subtract, "*": EXACT.multiply}[op](one, other)
+    if kind != "int":
+        return decimal_text(result)
+    if result != result.to_integral_value():
+        return _refuse("the result is not a whole number; nothing is rounded silently")
+    whole = int(result)
+    return whole if INT_MIN <= whole <= INT_MAX else _refuse("the result does not fit in 64 bits")
+
+
+def _divide_float(left: float | None, right: float | None) -> float | None:
+    if left is None or right is None:
+        return None
+    return left / right if right else _refuse("division by zero")
+
+
+def _overflow() -> None:
+    _refuse("the result does not fit in 64 bits")
+
+
+def _contains(outer: Any, inner: Any) -> bool:
+    """Tell whether JSON `outer` contains `inner`, by PostgreSQL's rules for ``@>``."""
+    if isinstance(outer, dict) and isinstance(inner, dict):
+        return all(key in outer and _contains(outer[key], value) for key, value in inner.items())
+    if isinstance(outer, list) and isinstance(inner, list):
+        return all(any(_contains(item, wanted) for item in outer) for wanted in inner)
+    return _same(outer, inner)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return type(one) is type(other) and one == other or (
+        isinstance(one, (int, float)) and isinstance(other, (int, float)) and one == other
+    )  # fmt: skip
+
+
+def _json_contains(outer: str | None, inner: str | None) -> bool | None:
+    if outer is None or inner is None:
+        return None
+    document, wanted = loads(outer), loads(inner)
+    if isinstance(document, list) and not isinstance(wanted, list):
+        return any(_contains(item, wanted) for item in document)
+    return _contains(document, wanted)
+
+
+def _json_overlap(outer: str | None, inner: str | None) -> bool | None:
+    if outer is None or inner is None:
+        return None
+    document = loads(outer)
+    if not isinstance(document, list):
+        return False
+    return any(_same(item, wanted) for item in document for wanted in loads(inner))
+
+
+def _json_append(document: str | None, item: str) -> str | None:
+    items = [] if document is None else loads(document)
+    if not isinstance(items, list):
+        return str(_refuse("$append needs a list, and the stored JSON is not one"))
+    return dump_json([*items, loads(item)])
+
+
+class _DecimalSum:
+    def __init__(self) -> None:
+        self.total = Decimal(0)
+        self.count = 0
+
+    def step(self, value: str | None) -> None:
+        """Add one value."""
+        if value is not None:
+            self.total = EXACT.add(self.total, Decimal(value))
+            self.count += 1
+
+    def finalize(self) -> str | None:
+        """Return the sum as text; 0 of no rows."""
+        return decimal_text(self.total)
+
+
+class _DecimalAverage(_DecimalSum):
+    def finalize(self) -> str | None:
+        """Return the average as text; None of no rows."""
+        return decimal_text(AVERAGE.divide(self.total, Decimal(self.count))) if self.count else None
+
+
+def install(connection: sqlite3.Connection) -> None:
+    """Give a connection all functions and collations."""
+    functions: list[tuple[str, int, Callable[..., Any]]] = [
+        ("regexp", 2, _regexp),
+        ("df_arithmetic", 4, _arithmetic),
+        ("df_divide", 2, _divide_float),
+        ("df_overflow", 0, _overflow),
+        ("df_json_contains", 2, _json_contains),
+        ("df_json_overlap", 2, _json_overlap),
+        ("df_json_append", 2, _json_append),
+    ]
+    for name, arguments, function in functions:
+        connection.create_function(name, arguments, function, deterministic=True)
+    connection.create_collation("df_decimal", _compare)
+    connection.create_aggregate("df_decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]
+    connection.create_aggregate("df_decimal_avg", 1, _DecimalAverage)  # type: ignore[arg-type]
