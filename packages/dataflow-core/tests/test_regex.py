@@ -85,9 +85,7 @@ def _spelled(char: str, how: int) -> str:
 @st.composite
 def _characters(draw: st.DrawFn) -> Piece:
     char = draw(st.sampled_from(ALPHABET))
-    return _one(
-        _spelled(char, draw(st.integers(0, 2))), lambda c, i: c == char or (i and c in _cases_of(char))
-    )
+    return _one(_spelled(char, draw(st.integers(0, 2))), lambda c, i: c == char or (i and c in _cases_of(char)))
 
 
 @st.composite
@@ -249,9 +247,7 @@ def test_any_text_is_refused_or_means_what_re_makes_of_it(pattern: str, text: st
         assert 0 <= error.position <= len(pattern)  # noqa: PT017
         return
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # "--" and the like in brackets, which re may give a meaning
+        warnings.simplefilter("ignore", FutureWarning)  # "--" and the like in brackets, which re may give a meaning
         plain = re.compile(pattern, re.ASCII)
     trailing = text.removesuffix("\n") if "$" in pattern else text  # where re's own $ differs on purpose
     if r"\B" in pattern and not trailing:  # before Python 3.14
@@ -324,9 +320,7 @@ def test_a_pattern_means_what_the_language_says(pattern: str, matching: list[str
         ("^[^\x00-jl-\U0010ffff]$", [], ["k", "K", "j"]),
     ],
 )
-def test_ignoring_case_follows_simple_case_folding(
-    pattern: str, matching: list[str], other: list[str]
-) -> None:
+def test_ignoring_case_follows_simple_case_folding(pattern: str, matching: list[str], other: list[str]) -> None:
     found = re.compile(parse(pattern).to_python(ignore_case=True))
     assert [text for text in matching if not found.search(text)] == []
     assert [text for text in other if found.search(text)] == []
@@ -334,9 +328,7 @@ def test_ignoring_case_follows_simple_case_folding(
 
 def test_no_script_with_case_lies_beyond_the_table_of_cases() -> None:
     beyond = map(chr, range(0x20000, sys.maxunicode + 1))
-    assert [
-        char for char in beyond if char.casefold() != char or char.lower() != char or char.upper() != char
-    ] == []
+    assert [char for char in beyond if char.casefold() != char or char.lower() != char or char.upper() != char] == []
 
 
 # --- refusals ---

@@ -63,7 +63,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _in_child() -> None:
-    global _current, _lock  # noqa: PLW0603
+    global _current, _lock
     _current, _lock = None, threading.Lock()
 
 

@@ -136,9 +136,7 @@ def _cases() -> tuple[Sequence[int], Mapping[int, Sequence[int]]]:
 
 def _all_cases(ranges: Ranges) -> Ranges:
     codes, cases = _cases()
-    cased = (
-        code for low, high in ranges for code in codes[bisect_left(codes, low) : bisect_right(codes, high)]
-    )
+    cased = (code for low, high in ranges for code in codes[bisect_left(codes, low) : bisect_right(codes, high)])
     return merged((*ranges, *((other, other) for code in cased for other in cases[code])))
 
 
@@ -229,9 +227,7 @@ class _Engine:
 
 # (?!\b) because Python before 3.14 lets \B not match in an empty text. The gap is an atomic group: otherwise
 # every % of a LIKE would multiply the time by the length of the text.
-_PYTHON: Final = _Engine(
-    "(?as)", {"start": "^", "end": r"\Z", "edge": r"\b", "inside": r"(?!\b)"}, "(?>.*?{})"
-)
+_PYTHON: Final = _Engine("(?as)", {"start": "^", "end": r"\Z", "edge": r"\b", "inside": r"(?!\b)"}, "(?>.*?{})")
 _POSTGRES: Final = _Engine("", {"start": "^", "end": "$", "edge": r"\y", "inside": r"\Y"}, ".*{}")
 _SPECIAL: Final = frozenset(r"\.^$*+?{}[]()|-&~")
 

@@ -138,7 +138,12 @@ class Dialect:
     name: ClassVar[str] = ""
     capabilities: Mapping[str, str] = {}
     nulls_need_order: ClassVar[bool] = False
-    isolation_levels: ClassVar[tuple[str, ...]] = ("READ_UNCOMMITTED", "READ_COMMITTED", "REPEATABLE_READ", "SERIALIZABLE")
+    isolation_levels: ClassVar[tuple[str, ...]] = (
+        "READ_UNCOMMITTED",
+        "READ_COMMITTED",
+        "REPEATABLE_READ",
+        "SERIALIZABLE",
+    )
 
     # -- connections ---------------------------------------------------------------------------------------------
     def connect(self, url: "DatabaseURL", config: "Config") -> Database:
@@ -223,7 +228,9 @@ class Dialect:
         del field
         return column
 
-    def in_list(self, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind, size: int) -> "ColumnElement[bool]":
+    def in_list(
+        self, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind, size: int
+    ) -> "ColumnElement[bool]":
         """``column IN (…)`` for an operand that is a list without None; `size` is the bucket it falls into."""
         raise NotImplementedError
 
@@ -231,23 +238,33 @@ class Dialect:
         """`op`: $like $ilike $regex $iregex $startswith $endswith $contains, on a text column."""
         raise NotImplementedError
 
-    def list_match(self, op: str, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind) -> "ColumnElement[bool]":
+    def list_match(
+        self, op: str, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind
+    ) -> "ColumnElement[bool]":
         """`op`: $contains (an element) or $overlap (a list), on an array column."""
         raise NotImplementedError
 
-    def json_match(self, op: str, column: "ColumnElement[Any]", path: Sequence[str], kind: str, bind: Bind) -> "ColumnElement[bool]":
+    def json_match(
+        self, op: str, column: "ColumnElement[Any]", path: Sequence[str], kind: str, bind: Bind
+    ) -> "ColumnElement[bool]":
         """Compare a JSON document (empty path) or a member. `kind`: str number bool null json list, of the operand."""
         raise NotImplementedError
 
-    def arithmetic(self, op: str, column: "ColumnElement[Any]", field: t.FieldType, operand: type, bind: Bind) -> "ColumnElement[Any]":
+    def arithmetic(
+        self, op: str, column: "ColumnElement[Any]", field: t.FieldType, operand: type, bind: Bind
+    ) -> "ColumnElement[Any]":
         """`op`: $inc $dec $multiply $divide $min $max. Nothing is rounded silently; `operand` is the Python type."""
         raise NotImplementedError
 
-    def append(self, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind) -> "ColumnElement[Any]":
+    def append(
+        self, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind
+    ) -> "ColumnElement[Any]":
         """Return the list or JSON array in `column` with one element more."""
         raise NotImplementedError
 
-    def aggregate(self, op: str, column: "ColumnElement[Any] | None", field: t.FieldType | None) -> "ColumnElement[Any]":
+    def aggregate(
+        self, op: str, column: "ColumnElement[Any] | None", field: t.FieldType | None
+    ) -> "ColumnElement[Any]":
         """`op`: $sum $avg $min $max $count $count_distinct; column None counts rows."""
         raise NotImplementedError
 

@@ -160,7 +160,9 @@ class Core:
         if spec.name in self.models:
             first = self.models[spec.name].spec.place
             msg = f"a different model {spec.name} is registered already" + (f" ({first})" if first else "")
-            raise ModelError(msg, hint="rename one, or register it on another DataFlow", where=where, code="duplicate-model")
+            raise ModelError(
+                msg, hint="rename one, or register it on another DataFlow", where=where, code="duplicate-model"
+            )
         for other in self.models.values():
             if other.spec.table == spec.table:
                 msg = f"the models {other.name} and {spec.name} share the table {spec.table!r}"
@@ -170,7 +172,9 @@ class Core:
         for index in spec.indexes:
             if index.name in taken:
                 msg = f"the index name {index.name!r} is taken by model {taken[index.name]}"
-                raise ModelError(msg, hint="index names are global in a schema: rename it", where=where, code="duplicate-index")
+                raise ModelError(
+                    msg, hint="index names are global in a schema: rename it", where=where, code="duplicate-index"
+                )
             taken[index.name] = spec.name
 
     def _refuse_taken_node(self, name: str, what: str) -> None:
@@ -207,7 +211,11 @@ class Core:
             if implicit:
                 return
             msg = f"{source.name}.{field} relates to {target.name}, whose key has several fields or which lacks {remote!r}"
-            raise ModelError(msg, hint=f"name one field: {type(declared).__name__}({target.name!r}, to='…')", where={"model": source.name, "field": field})
+            raise ModelError(
+                msg,
+                hint=f"name one field: {type(declared).__name__}({target.name!r}, to='…')",
+                where={"model": source.name, "field": field},
+            )
         if source.fields[field].type != target.fields[remote].type:
             if implicit:
                 return
@@ -218,7 +226,12 @@ class Core:
             msg = f"the relation of {source.name}.{field} needs a name"
             hint = f"write {type(declared).__name__}({target.name!r}, name='…')"
             raise ModelError(msg, hint=hint, where={"model": source.name, "field": field})
-        self._add_relation(source, BoundRelation(name, target.name, many=False, local=field, remote=remote), declared, implicit=implicit)
+        self._add_relation(
+            source,
+            BoundRelation(name, target.name, many=False, local=field, remote=remote),
+            declared,
+            implicit=implicit,
+        )
         reverse = declared.reverse or naming.plural(naming.snake(source.name))
         back = BoundRelation(reverse, source.name, many=True, local=remote, remote=field)
         self._add_relation(target, back, declared, implicit=implicit)
@@ -236,14 +249,16 @@ class Core:
         msg = f"model {model.name} has {taken} called {relation.name!r}, which a relation with {relation.target} would take"
         which = "reverse" if relation.many else "name"
         hint = f"write Annotated[…, {type(declared).__name__}({declared.model!r}, {which}='…')]"
-        raise ModelError(msg, hint=hint, where={"model": model.name, "relation": relation.name}, code="duplicate-relation")
+        raise ModelError(
+            msg, hint=hint, where={"model": model.name, "relation": relation.name}, code="duplicate-relation"
+        )
 
     # -- compilation ----------------------------------------------------------------------------------------------
     def table(self, bound: BoundModel) -> "sa.Table":
         """Build the SQLAlchemy table of a model, and of those its foreign keys lead to."""
-        import sqlalchemy as sa  # noqa: PLC0415  # the compiler loads when the first plan does
+        import sqlalchemy as sa  # the compiler loads when the first plan does
 
-        from dataflow.schema import build_table  # noqa: PLC0415
+        from dataflow.schema import build_table
 
         if self._metadata is None:
             self._metadata = sa.MetaData()
@@ -281,7 +296,9 @@ class Core:
             close = suggest(str(name), self.models)
             known = ", ".join(self.models) or "none yet"
             msg = f"no model {name!r} is registered on this DataFlow"
-            raise InputError(msg, hint=f"did you mean {close!r}?" if close else f"models: {known}", code="unknown-model")
+            raise InputError(
+                msg, hint=f"did you mean {close!r}?" if close else f"models: {known}", code="unknown-model"
+            )
         return found
 
     # -- schema ---------------------------------------------------------------------------------------------------
@@ -294,14 +311,14 @@ class Core:
             if model.name not in found and not model.ready:
                 found[model.name] = model
                 stack += [model.target(relation) for relation in model.relations.values()]
-        if len(found) < 2:  # noqa: PLR2004
+        if len(found) < 2:
             return list(found.values())
         tables = {model.table: model for model in found.values()}
         assert self._metadata is not None
         return [tables[table] for table in self._metadata.sorted_tables if table in tables]
 
     def _create(self, models: list[BoundModel], call: Call) -> Program[None]:
-        from dataflow.schema import create_missing  # noqa: PLC0415
+        from dataflow.schema import create_missing
 
         create = self.config["auto_migrate"] and not self.config["existing_schema_mode"]
         body = self._create_locked(create_missing(models, self.dialect, create=create), create=create)
@@ -334,7 +351,7 @@ class Core:
         return self._timed(program) if self._observed else program
 
     def _timed(self, program: Program[T]) -> Program[T]:
-        from dataflow import _log  # noqa: PLC0415
+        from dataflow import _log
 
         limit = self.config["slow_query_threshold"] / 1000
         try:
@@ -415,7 +432,9 @@ class Core:
         operation = bound.operation(name)
         call = Call(self)
         self.count(bound, name)
-        return await self.run(operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}")
+        return await self.run(
+            operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}"
+        )
 
     def execute_blocking(self, bound: BoundModel, name: str, params: Mapping[str, Any]) -> Any:
         """`execute` for synchronous callers: in the calling thread where possible, else on the background loop."""
@@ -426,7 +445,9 @@ class Core:
         operation = bound.operation(name)
         call = Call(self)
         self.count(bound, name)
-        return self.run_blocking(operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}")
+        return self.run_blocking(
+            operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}"
+        )
 
     def ask(self, program: Program[T], *, write: bool = False) -> T:
         """Run a program of the schema or of doctor, synchronously."""
@@ -461,7 +482,12 @@ class DataFlow:
     """
 
     def __init__(
-        self, database_url: str | None = None, *, plugins: Iterable[Any] = (), disable: Iterable[str] = (), **settings: Any
+        self,
+        database_url: str | None = None,
+        *,
+        plugins: Iterable[Any] = (),
+        disable: Iterable[str] = (),
+        **settings: Any,
     ) -> None:
         if database_url is not None and not isinstance(database_url, str):
             msg = f"the database URL is a str, got {type(database_url).__name__}"
@@ -531,7 +557,7 @@ class DataFlow:
     # -- nodes and workflows ----------------------------------------------------------------------------------------
     def register_node(self, cls: M) -> M:
         """Register a custom node class (a `BaseDataFlowNode`) under its name; usable as decorator."""
-        from dataflow.nodes import BaseDataFlowNode  # noqa: PLC0415
+        from dataflow.nodes import BaseDataFlowNode
 
         self._open()
         if not (isinstance(cls, type) and issubclass(cls, BaseDataFlowNode)):
@@ -560,21 +586,21 @@ class DataFlow:
 
     def workflow(self) -> "WorkflowBuilder":
         """Return a builder bound to this instance: its node types mean this database."""
-        from dataflow.workflow import WorkflowBuilder  # noqa: PLC0415
+        from dataflow.workflow import WorkflowBuilder
 
         return WorkflowBuilder(self)
 
     @property
     def express(self) -> "Express":
         """Direct calls without a workflow: ``await db.express.create("User", {…})``."""
-        from dataflow.express import Express  # noqa: PLC0415
+        from dataflow.express import Express
 
         return Express(self)
 
     @property
     def express_sync(self) -> "ExpressSync":
         """The same for synchronous code: ``db.express_sync.create("User", {…})``."""
-        from dataflow.express import ExpressSync  # noqa: PLC0415
+        from dataflow.express import ExpressSync
 
         return ExpressSync(self)
 
@@ -604,7 +630,9 @@ class DataFlow:
         found = {}
         for table in (yield from self._core.dialect.list_tables()):
             columns = yield from self._core.dialect.list_columns(table)
-            found[table] = {"columns": {c.name: {k: v for k, v in attrs.asdict(c).items() if k != "name"} for c in columns}}
+            found[table] = {
+                "columns": {c.name: {k: v for k, v in attrs.asdict(c).items() if k != "name"} for c in columns}
+            }
         return found
 
     @staticmethod
@@ -694,14 +722,18 @@ class DataFlow:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         await self.initialize()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.aclose()
 
 
@@ -752,7 +784,11 @@ def find_instance(label: str) -> DataFlow:
     if not found:
         close = suggest(label, known)
         msg = f"no DataFlow instance answers to database={label!r}"
-        hint = f"did you mean {close!r}?" if close else f"known: {', '.join(known) or 'none'}; set DataFlow(…, name={label!r})"
+        hint = (
+            f"did you mean {close!r}?"
+            if close
+            else f"known: {', '.join(known) or 'none'}; set DataFlow(…, name={label!r})"
+        )
         raise InputError(msg, hint=hint, code="unknown-database")
     listed = "; ".join(map(repr, found))
     msg = f"database={label!r} fits several instances: {listed}"

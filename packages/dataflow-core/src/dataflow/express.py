@@ -27,7 +27,9 @@ class _Calls:
 
     def create(self, model: str, record: Row, **options: Any) -> Any:
         """Insert a record and return it as stored. Raises InputError, UniqueError …"""
-        return self.call("create", model, **_with({"values": dict(record) if isinstance(record, Mapping) else record}, options))
+        return self.call(
+            "create", model, **_with({"values": dict(record) if isinstance(record, Mapping) else record}, options)
+        )
 
     def read(self, model: str, key: Key, **options: Any) -> Any:
         """Return the record with that key; ``found`` tells whether it exists."""
@@ -53,7 +55,9 @@ class _Calls:
         """Return ``{"groups": […]}``; options: filter, group_by, aggregate, having, sort, limit."""
         return self.call("aggregate", model, **options)
 
-    def upsert(self, model: str, where: Row, create: Row | None = None, update: Row | None = None, **options: Any) -> Any:
+    def upsert(
+        self, model: str, where: Row, create: Row | None = None, update: Row | None = None, **options: Any
+    ) -> Any:
         """Update the record with that unique key, or create it; ``created`` tells which."""
         return self.call("upsert", model, **_with({"where": where, "create": create, "update": update}, options))
 
@@ -62,16 +66,26 @@ class _Calls:
         return self.call("bulk_create", model, **_with({"data": data}, options))
 
     def bulk_update(
-        self, model: str, *, filter: Row | None = None, update: Row | None = None, data: Sequence[Row] | None = None, **options: Any  # noqa: A002
+        self,
+        model: str,
+        *,
+        filter: Row | None = None,
+        update: Row | None = None,
+        data: Sequence[Row] | None = None,
+        **options: Any,  # noqa: A002
     ) -> Any:
         """Change all records that match, or the records of `data` by key: ``{"updated": n}``."""
         return self.call("bulk_update", model, **_with({"filter": filter, "update": update, "data": data}, options))
 
-    def bulk_delete(self, model: str, *, filter: Row | None = None, ids: Sequence[Key] | None = None, **options: Any) -> Any:  # noqa: A002
+    def bulk_delete(
+        self, model: str, *, filter: Row | None = None, ids: Sequence[Key] | None = None, **options: Any
+    ) -> Any:  # noqa: A002
         """Remove all records that match, or those with these keys: ``{"deleted": n}``."""
         return self.call("bulk_delete", model, **_with({"filter": filter, "ids": ids}, options))
 
-    def bulk_upsert(self, model: str, data: Sequence[Row], key_fields: Sequence[str] | None = None, **options: Any) -> Any:
+    def bulk_upsert(
+        self, model: str, data: Sequence[Row], key_fields: Sequence[str] | None = None, **options: Any
+    ) -> Any:
         """Create or update many records by a unique key: ``{"created": n, "updated": m, …}``."""
         return self.call("bulk_upsert", model, **_with({"data": data, "key_fields": key_fields}, options))
 

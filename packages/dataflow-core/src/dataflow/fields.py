@@ -109,12 +109,10 @@ class FieldSpec:
     @property
     def required(self) -> bool:
         """Whether a new record must be given a value."""
-        return not (
-            self.nullable or self.generated or self.write or self.factory or self.default is not UNSET
-        )
+        return not (self.nullable or self.generated or self.write or self.factory or self.default is not UNSET)
 
 
-class AnnotationRefused(Exception):  # noqa: N818  # an internal signal, turned into ModelError
+class AnnotationRefused(Exception):  # an internal signal, turned into ModelError
     """An annotation has no field type."""
 
     def __init__(self, message: str, hint: str) -> None:

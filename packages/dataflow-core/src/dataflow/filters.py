@@ -105,7 +105,9 @@ class FilterCompiler:
         if not isinstance(branches, (list, tuple)) or not branches:
             if not isinstance(branches, (list, tuple)):
                 self.skip(branches)
-            return self._fault("bad-filter", f"{key} takes a non-empty list of filters", f"write {{'{key}': [{{…}}, {{…}}]}}")
+            return self._fault(
+                "bad-filter", f"{key} takes a non-empty list of filters", f"write {{'{key}': [{{…}}, {{…}}]}}"
+            )
         parts = [inner(branch, at) for branch in branches]
         if key == "$and":
             return sa.and_(*parts)
@@ -137,7 +139,9 @@ class FilterCompiler:
             return self._json(value, column, tuple(path.split(".")) if path else (), key)
         if path:
             self.skip(value)
-            return self._fault("not-json", f"{head!r} of model {model.name} is {field.type}, not JSON: it has no member {path!r}")
+            return self._fault(
+                "not-json", f"{head!r} of model {model.name} is {field.type}, not JSON: it has no member {path!r}"
+            )
         return self.field(value, column, field, key)
 
     def _unknown(self, name: str, model: "BoundModel") -> "ColumnElement[bool]":
@@ -172,7 +176,9 @@ class FilterCompiler:
         if not isinstance(value, Mapping):
             return self._operator("$eq", value, column, field, label)
         if not value:
-            return self._fault("bad-filter", f"the filter on {label!r} is empty", "write {'$exists': True} or leave it out")
+            return self._fault(
+                "bad-filter", f"the filter on {label!r} is empty", "write {'$exists': True} or leave it out"
+            )
         parts = []
         for op, operand in value.items():
             if op == "$not":
@@ -210,7 +216,9 @@ class FilterCompiler:
             self.next += 1
             if op in ("$eq", "$ne"):
                 return column.is_(None) if op == "$eq" else column.is_not(None)
-            return self._fault("bad-operand", f"{op} on {label!r} cannot compare with None", "write {'field': None}, or {'$ne': None}")
+            return self._fault(
+                "bad-operand", f"{op} on {label!r} cannot compare with None", "write {'field': None}, or {'$ne': None}"
+            )
         if op in ("$eq", "$ne"):
             parameter = self._operand(field.filter_operand, label, column)
             return column == parameter if op == "$eq" else column.is_distinct_from(parameter)
@@ -226,17 +234,17 @@ class FilterCompiler:
             return self._fault("bad-operator", f"{op} is for text, and {label!r} is {field.type}")
         return self._text(op, value, column, field, label)
 
-    def _operand(
-        self, convert: Callable[[Any], Any], label: str, like: Any = None
-    ) -> "ColumnElement[Any]":
+    def _operand(self, convert: Callable[[Any], Any], label: str, like: Any = None) -> "ColumnElement[Any]":
         index, self.next = self.next, self.next + 1
         return self.builder.operand(index, convert, label, like=like)
 
     def _compare(self, op: str, value: Any, column: Any, field: "BoundField", label: str) -> "ColumnElement[bool]":
         if op == "$between":
-            if not isinstance(value, (list, tuple)) or len(value) != 2:  # noqa: PLR2004
+            if not isinstance(value, (list, tuple)) or len(value) != 2:
                 self.next += 1
-                return self._fault("bad-operand", f"$between on {label!r} takes a list of two values", "write [low, high]")
+                return self._fault(
+                    "bad-operand", f"$between on {label!r} takes a list of two values", "write [low, high]"
+                )
             index, self.next = self.next, self.next + 1
             low = self.builder.operand(index, lambda pair: field.filter_operand(pair[0]), label, like=column)
             high = self.builder.operand(index, lambda pair: field.filter_operand(pair[1], end=True), label, like=column)
@@ -308,7 +316,9 @@ class FilterCompiler:
             parts = []
             for key, operand in value.items():
                 if key in LOGIC:
-                    parts.append(self.logic(key, operand, None, lambda branch, _: self._json(branch, column, path, label)))  # type: ignore[arg-type]
+                    parts.append(
+                        self.logic(key, operand, None, lambda branch, _: self._json(branch, column, path, label))
+                    )  # type: ignore[arg-type]
                 elif key == "$not":
                     negated = operand if isinstance(operand, Mapping) else None
                     parts.append(
@@ -322,10 +332,14 @@ class FilterCompiler:
                     parts.append(self._json_operator(key, operand, column, path, label))
             return sa.and_(*parts)
         if isinstance(value, Mapping):
-            return self._fault("bad-filter", f"the filter on {label!r} is empty", "write {'$eq': {}} for an empty object")
+            return self._fault(
+                "bad-filter", f"the filter on {label!r} is empty", "write {'$eq': {}} for an empty object"
+            )
         return self._json_operator("$eq", value, column, path, label)
 
-    def _json_operator(self, op: Any, value: Any, column: Any, path: Sequence[str], label: str) -> "ColumnElement[bool]":
+    def _json_operator(
+        self, op: Any, value: Any, column: Any, path: Sequence[str], label: str
+    ) -> "ColumnElement[bool]":
         dialect = self.builder.model.core.dialect
         if op not in _LEAVES:
             self.skip(value)
@@ -357,7 +371,7 @@ class FilterCompiler:
             found = match("$exists", None)
             return found if wanted else sa.not_(found)
         if op in ("$in", "$nin") or (op == "$overlap" or op == "$between"):
-            if not isinstance(value, (list, tuple)) or (op == "$between" and len(value) != 2):  # noqa: PLR2004
+            if not isinstance(value, (list, tuple)) or (op == "$between" and len(value) != 2):
                 return self._fault("bad-operand", f"{op} on {label!r} takes a list, got {t.kind(value)}")
             if op == "$overlap":
                 return match("$overlap", value)

@@ -236,7 +236,7 @@ class ClassReader:
 
     def _table(self) -> str:
         table = getattr(self.cls, "__tablename__", None) or naming.table_name(self.name)
-        if not isinstance(table, str) or "\0" in table or len(table.encode()) > 63:  # noqa: PLR2004
+        if not isinstance(table, str) or "\0" in table or len(table.encode()) > 63:
             msg = "a table name is a str of at most 63 bytes"
             raise self.error(msg, "shorten __tablename__ (63 bytes is PostgreSQL's limit for identifiers)")
         if table.lower().startswith(("dataflow_", "sqlite_")):
@@ -275,7 +275,7 @@ class ClassReader:
         if name.startswith("_"):
             msg = f"a field name cannot start with an underscore: {name!r}"
             raise self.error(msg, f"call it {name.strip('_')!r}", field=name)
-        if len(name.encode()) > 63:  # noqa: PLR2004
+        if len(name.encode()) > 63:
             msg = f"the field name {name!r} is longer than 63 bytes"
             raise self.error(msg, "shorten it (PostgreSQL's limit for identifiers)", field=name)
         inner, nullable, relation = f.split_optional(annotation)
@@ -299,7 +299,9 @@ class ClassReader:
             kind.accept(default)
         except t.ValueRefused as refused:
             msg = f"the default of field {name!r} does not fit: {refused.message}"
-            raise self.error(msg, refused.hint or f"change the default or the annotation of {name}", field=name) from None
+            raise self.error(
+                msg, refused.hint or f"change the default or the annotation of {name}", field=name
+            ) from None
         return default
 
     def _primary_key(self, options: dict[str, Any], fields: dict[str, f.FieldSpec]) -> tuple[str, ...]:

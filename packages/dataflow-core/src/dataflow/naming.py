@@ -13,8 +13,25 @@ IRREGULAR = {
     "woman": "women", "hero": "heroes", "potato": "potatoes", "tomato": "tomatoes",
 }  # fmt: skip
 UNCOUNTABLE = frozenset(
-    "analytics data equipment feedback fish information media metadata money news rice series sheep software species "
-    "staff weather".split()
+    [
+        "analytics",
+        "data",
+        "equipment",
+        "feedback",
+        "fish",
+        "information",
+        "media",
+        "metadata",
+        "money",
+        "news",
+        "rice",
+        "series",
+        "sheep",
+        "software",
+        "species",
+        "staff",
+        "weather",
+    ]
 )
 _CAPITALS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 

@@ -128,9 +128,7 @@ def _repeat(item: Node, least: int, most: int | None) -> Node:
 
 def _checked(root: Node) -> Pattern:
     if (arcs := size(root).arcs) > MAX_SIZE:
-        reason = (
-            f"the pattern is too large: {arcs:,} steps with its counts written out, where {MAX_SIZE:,} may be"
-        )
+        reason = f"the pattern is too large: {arcs:,} steps with its counts written out, where {MAX_SIZE:,} may be"
         raise PatternError(reason, 0)
     return Pattern(root)
 
@@ -271,9 +269,7 @@ class _Parser:
         least, most = self.counts(found)
         measured = size(node)
         if measured.bare and measured.chars and most != 1:  # PostgreSQL: "regular expression is too complex"
-            self.refuse(
-                "repeating what may be a mere place, as in (?:^|,)*; repeat only the characters", start
-            )
+            self.refuse("repeating what may be a mere place, as in (?:^|,)*; repeat only the characters", start)
         return _repeat(node, least, most)
 
     def counts(self, found: re.Match[str]) -> tuple[int, int | None]:
@@ -300,9 +296,7 @@ class _Parser:
         if char in "*+?":
             self.fail(rf"nothing to repeat before {char}; write \{char} for the character", start)
         if char == "{" and re.match("[0-9,]", self.peek()):
-            self.fail(
-                r"{ starts no count here; counts are {m}, {m,} or {m,n}; write \{ for the character", start
-            )
+            self.fail(r"{ starts no count here; counts are {m}, {m,} or {m,n}; write \{ for the character", start)
         return _ATOMS.get(char) or _literal(char)
 
     def group(self, start: int) -> Node:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from dataflow.plan.bound import BoundModel
 
 
-def build_table(model: ModelSpec, dialect: Dialect, metadata: sa.MetaData, foreign: dict[str, tuple[str, str]]) -> sa.Table:
+def build_table(
+    model: ModelSpec, dialect: Dialect, metadata: sa.MetaData, foreign: dict[str, tuple[str, str]]
+) -> sa.Table:
     """Build the table of a model.
 
     Args:
@@ -35,7 +37,10 @@ def build_table(model: ModelSpec, dialect: Dialect, metadata: sa.MetaData, forei
         if field.name in foreign and isinstance(field.relation, ForeignKey):
             target = ".".join(foreign[field.name])
             options["_fk"] = sa.ForeignKey(
-                target, ondelete=field.relation.on_delete.upper(), name=f"fk_{model.table}_{field.name}", link_to_name=True
+                target,
+                ondelete=field.relation.on_delete.upper(),
+                name=f"fk_{model.table}_{field.name}",
+                link_to_name=True,
             )
         fk = options.pop("_fk", None)
         args = [fk] if fk is not None else []

@@ -174,7 +174,11 @@ class FairLock:
             running = None
         if running is not None and self._loop is running:
             msg = f"{self.what} is held by {self.holder or 'a task'} on this event loop, and a blocking call would stop that loop"
-            raise UsageError(msg, hint="await the async form: db.express, AsyncLocalRuntime().execute_async(…)", code="would-deadlock")
+            raise UsageError(
+                msg,
+                hint="await the async form: db.express, AsyncLocalRuntime().execute_async(…)",
+                code="would-deadlock",
+            )
         event = threading.Event()
         if not self._queue(event.set):
             try:

@@ -72,7 +72,9 @@ def parse(sql: str) -> tuple[Statement, ...]:
     for statement in statements:
         if statement.verb in _TRANSACTION:
             msg = f"{statement.verb} cannot be sent by hand: the framework opens and ends transactions"
-            raise InputError(msg, hint="put a TransactionScopeNode before the nodes that belong together", code="bad-query")
+            raise InputError(
+                msg, hint="put a TransactionScopeNode before the nodes that belong together", code="bad-query"
+            )
     return tuple(statements)
 
 
@@ -114,7 +116,9 @@ def _statement(chunk: list[re.Match[str]]) -> Statement | None:
         return None
     if not words and all(m.lastgroup == "comment" or m.group().isspace() for m in chunk):
         return None
-    return Statement((*parts, text.strip() if not parts else text.rstrip()), words[0] if words else "", frozenset(words))
+    return Statement(
+        (*parts, text.strip() if not parts else text.rstrip()), words[0] if words else "", frozenset(words)
+    )
 
 
 def bind(statement: Statement, params: Any, encode: Any, style: str = "?") -> tuple[str, list[Any]]:

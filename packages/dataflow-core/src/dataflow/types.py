@@ -20,7 +20,7 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 _SAFE_FLOAT = 1e16  # from here on repr() writes an exponent, which jsonb would expand to an integer
 
 
-class ValueRefused(Exception):  # noqa: N818  # an internal signal, turned into InputError with field and model
+class ValueRefused(Exception):  # an internal signal, turned into InputError with field and model
     """A value does not fit a type.
 
     Args:
@@ -444,9 +444,7 @@ def canonical_json(value: Any, path: str = "$") -> Any:
             if not isinstance(key, str):
                 msg = f"JSON keys are str, got {kind(key)} (at {path})"
                 raise ValueRefused(msg, "convert the key with str(…)")
-        return {
-            canonical_json(key, path): canonical_json(value[key], f"{path}.{key}") for key in sorted(value)
-        }
+        return {canonical_json(key, path): canonical_json(value[key], f"{path}.{key}") for key in sorted(value)}
     if isinstance(value, (list, tuple)):
         return [canonical_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, int):

@@ -62,7 +62,9 @@ class BaseDataFlowNode:
                 pass
             else:
                 msg = "run_custom_query() would stop the event loop it was called on"
-                raise UsageError(msg, hint="write `rows = await self.query(sql, params)` in an async execute", code="would-deadlock")
+                raise UsageError(
+                    msg, hint="write `rows = await self.query(sql, params)` in an async execute", code="would-deadlock"
+                )
         rows: list[dict[str, Any]] = run_sql(self.db, sql, params)["data"]
         return rows
 

@@ -44,7 +44,15 @@ class Aggregate(ModelOperation):
         document = self.mapping(options, "filter") or {}
         having = self.mapping(options, "having") or {}
         operands: list[Any] = []
-        key = ("aggregate", tuple(items), sort, limit is None, shape(document, operands), shape(having, operands), extra)
+        key = (
+            "aggregate",
+            tuple(items),
+            sort,
+            limit is None,
+            shape(document, operands),
+            shape(having, operands),
+            extra,
+        )
         plan, decode = self.bound.plans.get(
             key, lambda: self._compile(groups, items, sort, document, having, len(operands), limit is not None, extra)
         )
@@ -56,7 +64,9 @@ class Aggregate(ModelOperation):
         problems = [p for name in groups if (p := self.known_field(name, "group_by"))]
         for name in groups:
             if name in self.bound.fields and self.bound.fields[name].type.storage in ("json", "array"):
-                problems.append(Problem("bad-group", f"group_by: {name!r} is {self.bound.fields[name].type}, which has no groups"))
+                problems.append(
+                    Problem("bad-group", f"group_by: {name!r} is {self.bound.fields[name].type}, which has no groups")
+                )
         if not aggregate:
             hint = "give aggregate={'total': {'$sum': 'price'}, 'n': {'$count': '*'}}"
             problems.append(Problem("missing-aggregate", "aggregate is required", hint))
@@ -75,7 +85,9 @@ class Aggregate(ModelOperation):
         if name in groups:
             return Problem("bad-aggregate", f"{name!r} is a group field and an aggregate", "rename the aggregate")
         if not isinstance(document, Mapping) or len(document) != 1:
-            return Problem("bad-aggregate", f"the aggregate {name!r} is {{function: field}}", f"functions: {', '.join(FUNCTIONS)}")
+            return Problem(
+                "bad-aggregate", f"the aggregate {name!r} is {{function: field}}", f"functions: {', '.join(FUNCTIONS)}"
+            )
         function, field = next(iter(document.items()))
         if function not in FUNCTIONS:
             close = suggest(str(function), FUNCTIONS)
@@ -84,7 +96,9 @@ class Aggregate(ModelOperation):
         if field == "*" and function == "$count":
             return _Item(name, "$count", "*")
         if field not in self.bound.fields:
-            return self.known_field(str(field), f"aggregate {name!r}") or Problem("bad-aggregate", f"{name!r} names no field")
+            return self.known_field(str(field), f"aggregate {name!r}") or Problem(
+                "bad-aggregate", f"{name!r} names no field"
+            )
         kind = self.bound.fields[field].type
         if function in ("$sum", "$avg") and not kind.numeric:
             return Problem("bad-aggregate", f"{function} needs numbers, and {field!r} is {kind}")
@@ -100,7 +114,10 @@ class Aggregate(ModelOperation):
         for name, _ in sort:
             if name not in known:
                 close = suggest(name, known)
-                raise self.fault(f"sort: no group field or aggregate {name!r}", f"did you mean {close!r}?" if close else f"names: {', '.join(known)}")
+                raise self.fault(
+                    f"sort: no group field or aggregate {name!r}",
+                    f"did you mean {close!r}?" if close else f"names: {', '.join(known)}",
+                )
         return sort + tuple((name, False) for name in groups if name not in dict(sort))
 
     def _compile(
@@ -118,7 +135,9 @@ class Aggregate(ModelOperation):
             columns[item.name] = column if not item.function else dialect.aggregate(item.function, column, source)
             spec = FieldSpec(item.name, _result_type(item.function, source), nullable=True)
             fields[item.name] = BoundField(spec, dialect)
-        statement = sa.select(*[columns[item.name].label(f"c{i}") for i, item in enumerate(items)]).select_from(builder.table)
+        statement = sa.select(*[columns[item.name].label(f"c{i}") for i, item in enumerate(items)]).select_from(
+            builder.table
+        )
         statement = builder.restrict(statement)
         if groups:
             statement = statement.group_by(*[columns[name] for name in groups])
@@ -150,7 +169,12 @@ class Aggregate(ModelOperation):
         return plan, decode
 
     def _having(
-        self, builder: PlanBuilder, having: Mapping[str, Any], columns: dict[str, Any], fields: dict[str, BoundField], first: int
+        self,
+        builder: PlanBuilder,
+        having: Mapping[str, Any],
+        columns: dict[str, Any],
+        fields: dict[str, BoundField],
+        first: int,
     ) -> Any:
         problems: list[Problem] = []
         compiler = FilterCompiler(builder, problems, first)

@@ -66,13 +66,13 @@ class BoundField:
             raise t.ValueRefused(msg, "use {'field': None} or {'$null': True}")
         return self.store(self.type.accept(value))
 
-    def column(self, values: list[Any]) -> list[Any]:
-        """Encode a column of values at once; `ValueRefused.index` tells which does not fit."""
+    def column(self, values: list[Any], *extra: Convert) -> list[Any]:
+        """Encode a column of values at once, as `encoder` does; `ValueRefused.index` tells which does not fit."""
         accepted = self.type.accept_column(values, nullable=self.nullable)
-        if self._store is None:
+        after = _chain(*extra, self._store)
+        if after is None:
             return accepted
-        store = self._store
-        return [None if value is None else store(value) for value in accepted]
+        return [None if value is None else after(value) for value in accepted]
 
 
 NOT_NULL = "None is not allowed"

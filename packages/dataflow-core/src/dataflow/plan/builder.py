@@ -158,7 +158,7 @@ class PlanBuilder:
         self.table: Any = model.table if table is None else table
         self.root: PlanBuilder = root or self
         self.predicates: list[ColumnElement[bool]] = []
-        self.sets: dict[str, ColumnElement[Any]] = {}
+        self.sets: dict[str, Any] = {}
         self.encodes: dict[str, list[Convert]] = {}
         self.decodes: dict[str, list[Convert]] = {}
         self.guards: list[Guard] = []
@@ -183,7 +183,12 @@ class PlanBuilder:
             self.sets[column] = self.bind(lambda _call: value, encode, column, like=self.table.c[column])
 
     def bind(
-        self, binder: Binder, convert: Convert | None = None, label: str = "", *, like: "ColumnElement[Any] | None" = None
+        self,
+        binder: Binder,
+        convert: Convert | None = None,
+        label: str = "",
+        *,
+        like: "ColumnElement[Any] | None" = None,
     ) -> "ColumnElement[Any]":
         """Make a bound parameter whose value a function of the `Call` gives each time."""
         return self._parameter(binder, convert, label, like)
@@ -249,6 +254,20 @@ class PlanBuilder:
         name = f"p{len(slots)}"
         slots[name] = (source, convert, label)
         return sa.bindparam(name, type_=None if like is None else like.type)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a feature wants to see the written records."""
+        return bool(self.records or self.notifications)
+
+    def forced(self) -> dict[str, tuple[Binder, Convert | None]]:
+        """Return what features set by themselves: column -> (binder, encoder)."""
+        found: dict[str, tuple[Binder, Convert | None]] = {}
+        for name, parameter in self.sets.items():
+            source, convert, _ = self.root.slots[str(parameter.key)]
+            assert not isinstance(source, int)
+            found[name] = (source, convert)
+        return found
 
     def restrict(self, statement: Any) -> Any:
         """Add all predicates to a statement."""

@@ -1,12 +1,12 @@
 """Writing many records: bulk create, update, delete. One call is one transaction unless `commit_every` says otherwise."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
-from dataflow.dialect import COUNT, MANY, Command, Insert, Program
+from dataflow.dialect import COUNT, MANY, Command, Dialect, Insert, Program
 from dataflow.errors import InputError, IntegrityError, Problem
 from dataflow.filters import shape
 from dataflow.plan import changes as ch
@@ -57,7 +57,7 @@ class BulkWriting(ModelOperation):
         """Read the rows per statement."""
         return self.whole(options, "batch_size", minimum=1) or int(self.bound.core.config["bulk_batch_size"])
 
-    def columns(self, given: set[str]) -> tuple[str, ...]:
+    def columns(self, given: Set[str]) -> tuple[str, ...]:
         """Return the columns to write: the given ones and those with a default."""
         return tuple(
             name
@@ -65,18 +65,42 @@ class BulkWriting(ModelOperation):
             if name in given or not (field.spec.generated or (field.nullable and ch.default_of(field.spec) is None))
         )
 
-    def widened(self, statement: Any, builder: PlanBuilder, columns: tuple[str, ...], batch: int, returning: int) -> Insert:
-        """Compile an INSERT for one row and cut it where rows repeat."""
+    def plan(
+        self, builder: PlanBuilder, statement: Any, columns: tuple[str, ...], batch: int, keys: tuple[str, ...]
+    ) -> "BulkPlan":
+        """Compile an INSERT for one row, and cut its text where rows repeat.
+
+        Args:
+            builder: with the features' wishes.
+            statement: the INSERT, its values bound in the order of `columns`.
+            columns: names to write.
+            batch: rows per statement.
+            keys: columns to return; all where a feature wants to see the records.
+        """
+        returned = tuple(self.bound.fields) if builder.remembers else keys
+        if returned:
+            statement = statement.returning(*[builder.table.c[name] for name in returned])
         compiled = str(statement.compile(dialect=self.bound.core.dialect.sqlalchemy))
-        group = "(" + ", ".join("?" * len(columns)) + ")"
-        marker = f"VALUES {group}"
-        head, found, tail = compiled.partition(marker)
-        if not found:
-            group = compiled[compiled.index("VALUES (") + 7 : compiled.index(")", compiled.index("VALUES (")) + 1]
-            head, found, tail = compiled.partition(f"VALUES {group}")
-        del builder
+        head, values, rest = compiled.partition(" VALUES (")
+        group, _, tail = rest.partition(")")
         generated = next((n for n, f in self.bound.fields.items() if f.spec.generated and n not in columns), None)
-        return Insert(self.bound.spec.table, f"{head}VALUES ", group, tail, columns, returning, batch, generated)
+        insert = Insert(
+            self.bound.spec.table, head + values[:-1], f"({group})", tail, columns, len(returned), batch, generated
+        )
+        return BulkPlan(
+            insert,
+            returned,
+            self.bound.decoder(returned, builder.decodes),
+            builder.forced(),
+            builder.encodes,
+            tuple(builder.guards),
+            tuple(builder.records),
+            tuple(builder.notifications),
+        )
+
+    def encoder(self, plan: "BulkPlan", shared: Mapping[str, Any], call: Call) -> rw.RowEncoder:
+        """Return the encoder of rows for a plan."""
+        return rw.RowEncoder(self.bound, plan.insert.columns, shared, call, forced=plan.forced, encodes=plan.encodes)
 
     def groups(self, rows: Sequence[Any], size: int | None) -> Iterator[tuple[int, Sequence[Any]]]:
         """Cut rows into (index of the first, rows) of at most `size`."""
@@ -84,10 +108,14 @@ class BulkWriting(ModelOperation):
         for start in range(0, len(rows), step):
             yield start, rows[start : start + step]
 
-    def in_transactions(self, call: Call, bodies: Iterator[Program[None]], tally: "Tally", every: int | None) -> Program[None]:
+    def in_transactions(
+        self, call: Call, bodies: Iterator[Program[None]], tally: "Tally", every: int | None
+    ) -> Program[None]:
         """Run bodies each in its transaction (`every`), or all in one."""
         if every and call.session.depth:
-            raise self.fault("commit_every cannot commit inside a transaction scope", "leave it out, or leave the scope")
+            raise self.fault(
+                "commit_every cannot commit inside a transaction scope", "leave it out, or leave the scope"
+            )
         if not every:
             yield from atomic(call, _all(bodies))
             return
@@ -99,6 +127,39 @@ class BulkWriting(ModelOperation):
                 error.where["committed"] = tally.committed
                 raise
             tally.committed = tally.done
+
+
+@attrs.frozen
+class BulkPlan:
+    """A compiled multi-row INSERT, and what features want of it.
+
+    Attributes:
+        insert: the statement's parts.
+        returned: names of the returned columns.
+        decode: returned row -> dict.
+        forced, encodes, guards, records, notifications: what features asked for.
+    """
+
+    insert: Insert
+    returned: tuple[str, ...]
+    decode: Any
+    forced: Mapping[str, Any]
+    encodes: Mapping[str, Any]
+    guards: tuple[Any, ...]
+    records: tuple[Any, ...]
+    notifications: tuple[Any, ...]
+
+    def write(self, dialect: Dialect, rows: Sequence[Sequence[Any]], call: Call) -> Program[tuple[int, list[Any]]]:
+        """Insert encoded rows: (rows written, returned rows); features see the records in the same transaction."""
+        written, returned = yield from dialect.insert_many(self.insert, rows, call.session.max_parameters)
+        for guard in self.guards:
+            guard(call, written)
+        if self.records or self.notifications:
+            records = [self.decode(row) for row in returned]
+            for record in self.records:
+                yield from record(call, records)
+            call.after_commit += [lambda note=note: note(call, records) for note in self.notifications]
+        return written, returned
 
 
 def _all(bodies: Iterator[Program[None]]) -> Program[None]:
@@ -120,7 +181,12 @@ class Tally:
 
     def result(self, total: int, *, ids: bool, collect: bool, every: int | None) -> Result:
         """Return the node's result."""
-        out: dict[str, Any] = {"created": self.created, "updated": self.updated, "skipped": self.skipped, "total": total}
+        out: dict[str, Any] = {
+            "created": self.created,
+            "updated": self.updated,
+            "skipped": self.skipped,
+            "total": total,
+        }
         if ids:
             out["ids"] = self.ids
         if collect:
@@ -144,7 +210,9 @@ class BulkCreate(BulkWriting):
         extra = self.shaped(options, call)
         rows = self.rows(options)
         every = self.whole(options, "commit_every", minimum=1)
-        job = _Job(self, shared, rows, conflict, on_error, self.flag(options, "return_ids"), self.batch(options), extra, call)
+        job = _Job(
+            self, shared, rows, conflict, on_error, self.flag(options, "return_ids"), self.batch(options), extra, call
+        )
         tally = job.tally
         bodies = (job.group(start, part) for start, part in self.groups(rows, every))
         yield from self.in_transactions(call, bodies, tally, every)
@@ -155,7 +223,9 @@ class BulkCreate(BulkWriting):
     ) -> Program[dict[str, Any]]:
         if on_error != "stop":
             raise self.fault("on_error works with conflict_resolution 'error' or 'skip'", "leave on_error out")
-        passed = {f"_{name}": value for name, value in options.items() if name not in ("conflict_resolution", "on_error")}
+        passed = {
+            f"_{name}": value for name, value in options.items() if name not in ("conflict_resolution", "on_error")
+        }
         upsert = self.bound.operation("bulk_upsert")
         return (yield from upsert.program({**shared, **passed}, call))  # type: ignore[no-any-return]
 
@@ -172,25 +242,22 @@ class _Job:
         self.conflict = conflict
         self.on_error = on_error
         self.return_ids = return_ids
-        columns = operation.columns(rw.given_names(rows) | set(shared))
-        self.encoder = rw.RowEncoder(operation.bound, columns, shared, call)
         self.tally = Tally()
-        key = ("bulk_create", columns, conflict, return_ids, batch, extra)
-        self.insert: Insert = operation.bound.plans.get(key, lambda: self._compile(columns, batch, extra))
+        given = frozenset(rw.given_names(rows) | set(shared))
+        key = ("bulk_create", given, conflict, return_ids, batch, extra)
+        self.plan: BulkPlan = operation.bound.plans.get(key, lambda: self._compile(given, batch, extra))
+        self.encoder = operation.encoder(self.plan, shared, call)
         self.batch = batch
-        self._keys = operation.bound.decoder(operation.bound.spec.primary_key)
 
-    def _compile(self, columns: tuple[str, ...], batch: int, extra: Any) -> Insert:
+    def _compile(self, given: frozenset[str], batch: int, extra: Any) -> BulkPlan:
         bound = self.op.bound
         builder = PlanBuilder(bound, self.op.name, "insert", options=dict(extra)).apply_features()
-        values = {name: builder.operand(index, None, name, like=builder.table.c[name]) for index, name in enumerate(columns)}
+        columns = self.op.columns(given | set(builder.sets))
+        values = {name: sa.bindparam(f"v{i}", type_=builder.table.c[name].type) for i, name in enumerate(columns)}
         statement = bound.core.dialect.insert(builder.table).values(values)
         if self.conflict == "skip":
             statement = statement.on_conflict_do_nothing()
-        keys = bound.spec.primary_key if self.return_ids else ()
-        if keys:
-            statement = statement.returning(*[builder.table.c[name] for name in keys])
-        return self.op.widened(statement, builder, columns, batch, len(keys))
+        return self.op.plan(builder, statement, columns, batch, bound.spec.primary_key if self.return_ids else ())
 
     def group(self, start: int, rows: Sequence[Mapping[str, Any]]) -> Program[None]:
         """Write the rows of one transaction, batch by batch (so that memory stays bounded)."""
@@ -202,7 +269,9 @@ class _Job:
             encoded = self.encoder.encode(rows)
         except ValueRefused:
             if self.on_error == "stop":
-                raise self.op.bound.refuse(self.encoder.faults(rows, range(start, start + len(rows))), self.op.name) from None
+                raise self.op.bound.refuse(
+                    self.encoder.faults(rows, range(start, start + len(rows))), self.op.name
+                ) from None
             good, bad = self.encoder.sift(rows)
             for fault in bad:
                 self._bad(start + fault.index, fault.message, "bad-row")
@@ -222,7 +291,7 @@ class _Job:
                 yield from self._each(start, len(rows), list(enumerate(encoded)))
 
     def _write(self, encoded: Sequence[tuple[Any, ...]]) -> Program[None]:
-        written, returned = yield from self.op.bound.core.dialect.insert_many(self.insert, encoded, self.call.session.max_parameters)
+        written, returned = yield from self.plan.write(self.op.bound.core.dialect, encoded, self.call)
         self.tally.created += written
         self.tally.skipped += len(encoded) - written
         self.tally.done += len(encoded)
@@ -230,7 +299,8 @@ class _Job:
             self.tally.ids += [self._key(row) for row in returned]
 
     def _key(self, row: Sequence[Any]) -> Any:
-        key = tuple(self._keys(row).values())
+        record = self.plan.decode(row)
+        key = tuple(record[name] for name in self.op.bound.spec.primary_key)
         return key[0] if len(key) == 1 else key
 
     def _each(self, start: int, size: int, rows: Sequence[tuple[int, tuple[Any, ...]]]) -> Program[None]:
@@ -239,7 +309,8 @@ class _Job:
         for index, row in rows:
             try:
                 written, returned = yield from atomic(
-                    self.call, self.op.bound.core.dialect.insert_many(self.insert, [row], self.call.session.max_parameters)
+                    self.call,
+                    self.plan.write(self.op.bound.core.dialect, [row], self.call),
                 )
             except IntegrityError as error:
                 if self.on_error == "stop":
@@ -248,7 +319,7 @@ class _Job:
                 continue
             self.tally.created += written
             self.tally.skipped += 1 - written
-            if returned:
+            if returned and self.return_ids:
                 ids[index] = self._key(returned[0])
         self.tally.done += size
         if self.return_ids:
@@ -286,18 +357,23 @@ class _ByFilter(ModelOperation):
     def finish(self, plan: Plan, values: list[Any], call: Call, *, ids: bool) -> Program[tuple[int, list[Any]]]:
         """Run the plan: (rows changed, their keys in key order)."""
         reply = yield from run_plan(plan, values, call)
-        if not ids:
+        if plan.command.returns == COUNT:
             return int(reply), []
-        keys = sorted(tuple(plan.decode(row).values()) for row in reply)
-        return len(keys), [key[0] if len(key) == 1 else key for key in keys]
+        return len(reply), sorted(self.key_of(plan, row) for row in reply) if ids else []
+
+    def key_of(self, plan: Plan, row: Sequence[Any]) -> Any:
+        """Return the key of a returned row: a scalar, or a tuple."""
+        record = plan.decode(row)
+        key = tuple(record[name] for name in self.bound.spec.primary_key)
+        return key[0] if len(key) == 1 else key
 
     def returning(self, builder: PlanBuilder, statement: Any, operands: int, *, ids: bool) -> Plan:
-        """Compile with RETURNING keys, or for a count."""
-        names = self.bound.spec.primary_key if ids else ()
-        if ids:
-            statement = statement.returning(*[builder.table.c[name] for name in names])
-            return builder.compile(statement, operands=operands, columns=names)
-        return builder.compile(statement, operands=operands, returns=COUNT)
+        """Compile with RETURNING: all columns where a feature wants to see them, the key where asked, else a count."""
+        names = tuple(self.bound.fields) if builder.remembers else (self.bound.spec.primary_key if ids else ())
+        if not names:
+            return builder.compile(statement, operands=operands, returns=COUNT)
+        statement = statement.returning(*[builder.table.c[name] for name in names])
+        return builder.compile(statement, operands=operands, columns=names)
 
 
 class BulkUpdate(_ByFilter):
@@ -318,12 +394,18 @@ class BulkUpdate(_ByFilter):
         ids = self.flag(options, "return_ids")
         if "data" in options:
             if "filter" in options or "update" in options or "limit" in options:
-                raise self.fault("data was given together with filter, update or limit", "give rows, or a filter and an update")
+                raise self.fault(
+                    "data was given together with filter, update or limit", "give rows, or a filter and an update"
+                )
             return (yield from atomic(call, self._by_rows(options["data"], extra, call, ids=ids)))
         update = self.mapping(options, "update")
         document = self.mapping(options, "filter")
         if document is None or update is None:
-            raise self.fault("bulk_update needs filter and update, or data", "give filter={…} (all records: {}) and update={…}", "missing-data")
+            raise self.fault(
+                "bulk_update needs filter and update, or data",
+                "give filter={…} (all records: {}) and update={…}",
+                "missing-data",
+            )
         problems: list[Problem] = []
         found = ch.read_changes(self.bound, update, problems)
         if not found and not problems:
@@ -354,15 +436,16 @@ class BulkUpdate(_ByFilter):
         rows = rw.as_rows(data)
         if isinstance(rows, str):
             raise self.fault(rows)
-        batches: dict[Any, tuple[Plan, list[tuple[int, list[Any]]]]] = {}
+        batches: dict[Any, tuple[Plan, list[tuple[int, list[Any], list[Any]]]]] = {}
         problems: list[Problem] = []
         for index, row in enumerate(rows):
             try:
                 shape_key, found, key, operands = self._row(row)
                 plan = self.bound.plans.get(
-                    ("bulk_update_rows", shape_key, ids, extra), lambda f=found, k=key: self._compile(f, k, None, extra, ids=ids)
+                    ("bulk_update_rows", shape_key, ids, extra),
+                    lambda f=found, k=key: self._compile(f, k, None, extra, ids=ids),
                 )
-                batches.setdefault(shape_key, (plan, []))[1].append((index, plan.arguments(operands, call)))
+                batches.setdefault(shape_key, (plan, []))[1].append((index, operands, plan.arguments(operands, call)))
             except InputError as error:
                 faults = error.problems or (Problem(error.code, error.message, error.hint),)
                 problems += [attrs.evolve(p, message=f"row {index}: {p.message}", where={"row": index}) for p in faults]
@@ -372,16 +455,15 @@ class BulkUpdate(_ByFilter):
             raise self.bound.refuse(problems, self.name)
         updated = 0
         keys: list[Any] = [None] * len(rows)
-        for plan, arguments in batches.values():
-            if not ids:
-                many = Command(plan.command.sql, MANY, writes=True)
-                updated += yield many, [args for _, args in arguments]
+        for plan, items in batches.values():
+            if plan.command.returns == COUNT and plan.plain:
+                updated += yield Command(plan.command.sql, MANY, writes=True), [args for _, _, args in items]
                 continue
-            for index, args in arguments:
-                reply = yield plan.command, args
-                updated += len(reply)
-                found_keys = [tuple(plan.decode(row).values()) for row in reply]
-                keys[index] = (found_keys[0][0] if len(found_keys[0]) == 1 else found_keys[0]) if found_keys else None
+            for index, operands, _ in items:
+                reply = yield from plan.run(operands, call)
+                updated += reply if plan.command.returns == COUNT else len(reply)
+                if ids and reply:
+                    keys[index] = self.key_of(plan, reply[0])
         out: dict[str, Any] = {"updated": updated, "total": len(rows), "missing": len(rows) - updated}
         return Result({**out, "ids": keys} if ids else out)
 
@@ -389,7 +471,9 @@ class BulkUpdate(_ByFilter):
         names = self.bound.spec.primary_key
         lacking = [name for name in names if name not in row]
         if lacking:
-            raise self.fault(f"the key {', '.join(lacking)} is missing", f"every row of data names its {', '.join(names)}")
+            raise self.fault(
+                f"the key {', '.join(lacking)} is missing", f"every row of data names its {', '.join(names)}"
+            )
         problems: list[Problem] = []
         found = ch.read_changes(self.bound, {n: v for n, v in row.items() if n not in names}, problems)
         if not found and not problems:
@@ -429,7 +513,9 @@ class BulkDelete(_ByFilter):
         document = self.mapping(options, "filter")
         keys = options.get("ids")
         if (keys is None) == (document is None):
-            raise self.fault("bulk_delete needs filter or ids, and not both", "give filter={…} or ids=[…]", "missing-data")
+            raise self.fault(
+                "bulk_delete needs filter or ids, and not both", "give filter={…} or ids=[…]", "missing-data"
+            )
         if keys is None:
             assert document is not None
             return [document]

@@ -52,7 +52,14 @@ def _add(bound: BoundModel, changes: list[Change], seen: set[str], problems: lis
         hint = f"did you mean {close!r}?" if close else f"fields: {', '.join(bound.fields)}"
         problems.append(Problem("unknown-field", f"model {bound.name} has no field {name!r}", hint, {"field": name}))
     elif name in bound.spec.primary_key:
-        problems.append(Problem("key-changed", f"{name}: the primary key of a record cannot be changed", "create a new record", {"field": name}))
+        problems.append(
+            Problem(
+                "key-changed",
+                f"{name}: the primary key of a record cannot be changed",
+                "create a new record",
+                {"field": name},
+            )
+        )
     elif name in seen:
         problems.append(Problem("twice", f"{name}: the field is changed twice", "", {"field": name}))
     else:

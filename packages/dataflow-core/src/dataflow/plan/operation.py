@@ -71,7 +71,7 @@ class ModelOperation:
             route[option] = option
         if "id" in route:
             route["record_id"] = "id"
-            route.update({name: KEY for name in self.bound.spec.primary_key})
+            route.update(dict.fromkeys(self.bound.spec.primary_key, KEY))
             if self.bound.spec.primary_key == ("id",):
                 route["id"] = "id"
         if self.kind.takes_fields:
@@ -129,7 +129,9 @@ class ModelOperation:
         hint = f"did you mean {close!r}?" if close else f"{self.name} takes: {', '.join(known) or 'nothing'}"
         if name == "tenant_id":
             hint = "the model is not multi-tenant: __dataflow__ = {'multi_tenant': True}"
-        what = f"{self.bound.name} has no field or option" if self.kind.takes_fields else f"{self.name} takes no parameter"
+        what = (
+            f"{self.bound.name} has no field or option" if self.kind.takes_fields else f"{self.name} takes no parameter"
+        )
         return Problem("unknown-parameter", f"{what} {name!r}", hint, {"parameter": str(name)})
 
     def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
@@ -198,7 +200,9 @@ class ModelOperation:
         if value is None:
             return None
         if type(value) is not int or value < minimum:
-            msg = f"{name} takes a whole number of at least {minimum}, got {value if type(value) is int else kind(value)}"
+            msg = (
+                f"{name} takes a whole number of at least {minimum}, got {value if type(value) is int else kind(value)}"
+            )
             raise self.fault(msg)
         return value
 
@@ -268,7 +272,12 @@ class ModelOperation:
             if value is None
         ]
         problems += [
-            Problem("wrong-value", f"{name}: expected {self.bound.fields[name].type}, got {kind(value)}", "", {"field": name})
+            Problem(
+                "wrong-value",
+                f"{name}: expected {self.bound.fields[name].type}, got {kind(value)}",
+                "",
+                {"field": name},
+            )
             for name, value in parts.items()
             if isinstance(value, Mapping)
         ]
@@ -293,7 +302,9 @@ class ModelOperation:
         elif conditions is not None:
             if not conditions:
                 msg = f"{names[0]} is empty, which would mean every record"
-                raise self.fault(msg, f"give the key, or use {self.bound.name}BulkUpdateNode / BulkDeleteNode / ListNode")
+                raise self.fault(
+                    msg, f"give the key, or use {self.bound.name}BulkUpdateNode / BulkDeleteNode / ListNode"
+                )
             return conditions, False
         else:
             hint = f"give id=…, record_id=… or {names[0]}={{…}}"

@@ -114,7 +114,17 @@ class List(_Reading):
         total = None
         if self.flag(options, "count_only"):
             total = yield from self._count(document, filter_shape, operands, extra, call)
-            return Result({"records": [], "count": total, "total": total, "limit": None, "offset": 0, "has_more": False, "next_cursor": None})
+            return Result(
+                {
+                    "records": [],
+                    "count": total,
+                    "total": total,
+                    "limit": None,
+                    "offset": 0,
+                    "has_more": False,
+                    "next_cursor": None,
+                }
+            )
         if self.flag(options, "include_total"):
             total = yield from self._count(document, filter_shape, operands, extra, call)
         page = self._page(options)
@@ -122,7 +132,9 @@ class List(_Reading):
         wanted = self.names(options, "include")
         place = None if page.after is None else tuple(value is None for value in page.after)
         key = ("list", filter_shape, page.sort, names, wanted, page.limit is None, bool(page.offset), place, extra)
-        plan: _ListPlan = self.bound.plans.get(key, lambda: self._compile(document, options, page, len(operands), extra))
+        plan: _ListPlan = self.bound.plans.get(
+            key, lambda: self._compile(document, options, page, len(operands), extra)
+        )
         values = [*operands, *(page.after or ())]
         values += [] if page.limit is None else [page.limit + 1]
         values += [page.offset] if page.offset else []
@@ -206,7 +218,12 @@ class _ListPlan:
 
 
 def count_rows(
-    operation: ModelOperation, document: Mapping[str, Any], filter_shape: Hashable, operands: list[Any], extra: Any, call: Call
+    operation: ModelOperation,
+    document: Mapping[str, Any],
+    filter_shape: Hashable,
+    operands: list[Any],
+    extra: Any,
+    call: Call,
 ) -> Program[int]:
     """Count the records that match a filter."""
 

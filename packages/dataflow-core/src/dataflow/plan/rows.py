@@ -5,8 +5,10 @@ from typing import Any
 
 import attrs
 
+from dataflow.dialect import Convert
 from dataflow.errors import Problem, suggest
 from dataflow.plan.bound import BoundModel
+from dataflow.plan.builder import Binder
 from dataflow.plan.changes import default_of
 from dataflow.session import Call
 from dataflow.types import ValueRefused, kind
@@ -52,7 +54,12 @@ def unknown_names(bound: BoundModel, rows: Sequence[Mapping[str, Any]], names: s
         close = suggest(name, bound.fields)
         hint = f"did you mean {close!r}?" if close else f"fields: {', '.join(bound.fields)}"
         problems.append(
-            Problem("unknown-field", f"row {index}: model {bound.name} has no field {name!r}", hint, {"row": index, "field": name})
+            Problem(
+                "unknown-field",
+                f"row {index}: model {bound.name} has no field {name!r}",
+                hint,
+                {"row": index, "field": name},
+            )
         )
     return problems
 
@@ -65,13 +72,26 @@ class RowEncoder:
         columns: names to write, in order.
         shared: values that stand in for a missing key, before the field's own default.
         call: gives the clock.
+        forced: columns that features set by themselves -> (binder, encoder).
+        encodes: what features do to accepted values before they are stored.
     """
 
-    def __init__(self, bound: BoundModel, columns: Sequence[str], shared: Mapping[str, Any], call: Call) -> None:
+    def __init__(
+        self,
+        bound: BoundModel,
+        columns: Sequence[str],
+        shared: Mapping[str, Any],
+        call: Call,
+        *,
+        forced: Mapping[str, tuple[Binder, Convert | None]],
+        encodes: Mapping[str, Sequence[Convert]],
+    ) -> None:
         self.bound = bound
         self.columns = tuple(columns)
         self.shared = shared
         self.call = call
+        self.forced = forced
+        self.encodes = encodes
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
         """Encode rows into driver tuples.
@@ -83,17 +103,22 @@ class RowEncoder:
         return list(zip(*columns, strict=True)) if columns else [() for _ in rows]
 
     def _column(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        if name in self.forced:
+            binder, convert = self.forced[name]
+            value = binder(self.call)
+            return [value if convert is None else convert(value)] * len(rows)
         field = self.bound.fields[name]
+        extra = self.encodes.get(name, ())
         try:
             values = [row[name] for row in rows]
         except KeyError:
             values = self._filled(name, rows)
         if field.spec.generated and None in values:
             given = [value for value in values if value is not None]
-            encoded = iter(field.column(given))
+            encoded = iter(field.column(given, *extra))
             return [None if value is None else next(encoded) for value in values]
         try:
-            return field.column(values)
+            return field.column(values, *extra)
         except ValueRefused as refused:
             refused.message = f"{name}: {refused.message}"
             raise

@@ -35,7 +35,7 @@ def parse_sort(value: Any) -> Sort | str:
                 if direction not in (1, -1, "asc", "desc") or isinstance(direction, bool):
                     return f"the direction of {name!r} is 1 or -1"
                 parts.append((str(name), direction in (-1, "desc")))
-        elif isinstance(item, (tuple, list)) and len(item) == 2:  # noqa: PLR2004
+        elif isinstance(item, (tuple, list)) and len(item) == 2:
             return "write {'field': -1} instead of a pair"
         else:
             return "a sort is [{'field': 1 or -1}], ['-field'] or 'field'"

@@ -6,13 +6,13 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from dataflow.dialect import Insert, Program
+from dataflow.dialect import Program
 from dataflow.errors import Problem
 from dataflow.filters import bucket, shape
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
 from dataflow.plan.builder import Plan, PlanBuilder
-from dataflow.plan.bulk import BulkWriting, Tally
+from dataflow.plan.bulk import BulkPlan, BulkWriting, Tally
 from dataflow.plan.operation import ModelOperation, Result
 from dataflow.plan.write import insert_plan, missing_fields
 from dataflow.session import Call, atomic
@@ -33,7 +33,9 @@ def require_unique(operation: ModelOperation, names: Sequence[str], what: str) -
             return key
     keys = "; ".join(", ".join(key) for key in operation.bound.spec.unique_keys)
     msg = f"{what} ({', '.join(names)}) is not a unique key of {operation.bound.name}"
-    index = f"{{'name': 'uq_{operation.bound.spec.table}_{'_'.join(names)}', 'fields': {list(names)!r}, 'unique': True}}"
+    index = (
+        f"{{'name': 'uq_{operation.bound.spec.table}_{'_'.join(names)}', 'fields': {list(names)!r}, 'unique': True}}"
+    )
     raise operation.fault(msg, f"unique keys: {keys}. Or declare __indexes__ = [{index}]", "not-unique")
 
 
@@ -73,7 +75,12 @@ class Upsert(ModelOperation):
             if where[name] != create[name]
         ]
         problems += [
-            Problem("missing-key", f"{name} is part of the unique key, and has no value", f"give where={{'{name}': …}}", {"field": name})
+            Problem(
+                "missing-key",
+                f"{name} is part of the unique key, and has no value",
+                f"give where={{'{name}': …}}",
+                {"field": name},
+            )
             for name in key
             if create.get(name) is None
         ]
@@ -114,7 +121,7 @@ class Upsert(ModelOperation):
 class _Group:
     """Rows of one bulk upsert that give the same columns, with their places in the input."""
 
-    insert: Insert
+    plan: BulkPlan
     encoder: rw.RowEncoder
     rows: list[tuple[int, Mapping[str, Any]]]
 
@@ -154,7 +161,11 @@ class BulkUpsert(BulkWriting):
             return candidates[0]
         what = "several unique keys" if candidates else "no complete unique key"
         keys = "; ".join(", ".join(key) for key in self.bound.spec.unique_keys)
-        raise self.fault(f"the rows hold {what}, so it is not clear which record each means", f"give key_fields=[…]: {keys}", "missing-key")
+        raise self.fault(
+            f"the rows hold {what}, so it is not clear which record each means",
+            f"give key_fields=[…]: {keys}",
+            "missing-key",
+        )
 
     def _key_of(self, row: Mapping[str, Any], shared: Mapping[str, Any], key: tuple[str, ...]) -> tuple[Any, ...]:
         values = []
@@ -183,7 +194,9 @@ class BulkUpsert(BulkWriting):
                 continue
             if found in seen and on_duplicate == "error":
                 message = f"row {index}: the same key as row {seen[found]} ({', '.join(key)})"
-                problems.append(Problem("duplicate-key", message, "remove one, or pass on_duplicate='last'", {"row": index}))
+                problems.append(
+                    Problem("duplicate-key", message, "remove one, or pass on_duplicate='last'", {"row": index})
+                )
             seen[found] = index
             if len(problems) >= rw.MOST_PROBLEMS:
                 break
@@ -191,7 +204,9 @@ class BulkUpsert(BulkWriting):
             raise self.bound.refuse(problems, self.name)
         return [(index, rows[index]) for index in sorted(seen.values())]
 
-    def _copy_ids(self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], key: tuple[str, ...], tally: Tally) -> None:
+    def _copy_ids(
+        self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], key: tuple[str, ...], tally: Tally
+    ) -> None:
         """Give a row that a later one replaced the id of its record."""
         keys = [self._key_of(row, shared, key) for row in rows]
         last = {found: tally.ids[index] for index, found in enumerate(keys)}
@@ -215,30 +230,27 @@ class BulkUpsert(BulkWriting):
         self, given: frozenset[str] | set[str], shared: Mapping[str, Any], key: tuple[str, ...], batch: int,
         extra: Any, call: Call, *, ids: bool,
     ) -> _Group:  # fmt: skip
-        columns = self.columns(set(given))
-        plan_key = ("bulk_upsert", columns, frozenset(given), key, batch, ids, extra)
-        insert: Insert = self.bound.plans.get(plan_key, lambda: self._compile(columns, set(given), key, batch, extra, ids=ids))
-        return _Group(insert, rw.RowEncoder(self.bound, columns, shared, call), [])
+        plan_key = ("bulk_upsert", frozenset(given), key, batch, ids, extra)
+        plan: BulkPlan = self.bound.plans.get(plan_key, lambda: self._compile(set(given), key, batch, extra, ids=ids))
+        return _Group(plan, self.encoder(plan, shared, call), [])
 
-    def _compile(
-        self, columns: tuple[str, ...], given: set[str], key: tuple[str, ...], batch: int, extra: Any, *, ids: bool
-    ) -> Insert:
+    def _compile(self, given: set[str], key: tuple[str, ...], batch: int, extra: Any, *, ids: bool) -> BulkPlan:
         builder = PlanBuilder(self.bound, self.name, "insert", options=dict(extra)).apply_features()
         table = builder.table
-        values = {name: builder.operand(index, None, name, like=table.c[name]) for index, name in enumerate(columns)}
+        columns = self.columns(given | set(builder.sets))
+        values = {name: sa.bindparam(f"v{i}", type_=table.c[name].type) for i, name in enumerate(columns)}
         statement = self.bound.core.dialect.insert(table).values(values)
         pk = set(self.bound.spec.primary_key)
         changed = {name for name in columns if name in given and name not in key and name not in pk}
         changed |= {f.name for f in self.bound.spec.fields.values() if f.write == "update"}
-        elements = [table.c[name] for name in key]
         fresh = {name: statement.excluded[name] for name in columns if name in changed}
         if not fresh:  # nothing to change: write a key onto itself, so that RETURNING and counts see the row
             fresh = {key[0]: statement.excluded[key[0]]}
-        statement = statement.on_conflict_do_update(index_elements=elements, set_=fresh)
-        returned = (*self.bound.spec.primary_key, *key) if ids else ()
-        if ids:
-            statement = statement.returning(*[table.c[name] for name in returned])
-        return self.widened(statement, builder, columns, batch, len(returned))
+        confined = sa.and_(*builder.predicates) if builder.predicates else None
+        statement = statement.on_conflict_do_update(
+            index_elements=[table.c[name] for name in key], set_=fresh, where=confined
+        )
+        return self.plan(builder, statement, columns, batch, (*self.bound.spec.primary_key, *key) if ids else ())
 
     def _batch(
         self, group: _Group, part: Sequence[tuple[int, Mapping[str, Any]]], key: tuple[str, ...], extra: Any,
@@ -252,17 +264,19 @@ class BulkUpsert(BulkWriting):
         places = [group.encoder.columns.index(name) for name in key]
         keys = [tuple(row[place] for place in places) for row in encoded]
         existing = yield from self._existing(keys, key, extra, call)
-        _, returned = yield from self.bound.core.dialect.insert_many(group.insert, encoded, call.session.max_parameters)
+        _, returned = yield from group.plan.write(self.bound.core.dialect, encoded, call)
         tally.created += len(part) - existing
         tally.updated += existing
         tally.done += len(part)
         if ids:
-            width = len(self.bound.spec.primary_key)
-            decode = self.bound.decoder(self.bound.spec.primary_key)
-            by_key = {tuple(row[width:]): tuple(decode(row[:width]).values()) for row in returned}
+            names = group.plan.returned
+            pk = [names.index(name) for name in self.bound.spec.primary_key]
+            at = [len(names) - 1 - names[::-1].index(name) for name in key]
+            by_key = {tuple(row[i] for i in at): group.plan.decode(row) for row in returned}
             for (index, _), found in zip(part, keys, strict=True):
                 record = by_key[found]
-                tally.ids[index] = record[0] if width == 1 else record
+                identity = tuple(record[names[i]] for i in pk)
+                tally.ids[index] = identity[0] if len(identity) == 1 else identity
 
     def _existing(self, keys: list[tuple[Any, ...]], names: tuple[str, ...], extra: Any, call: Call) -> Program[int]:
         """Count which of the encoded keys are there; the open write transaction keeps that true."""
@@ -271,7 +285,9 @@ class BulkUpsert(BulkWriting):
         for start in range(0, len(keys), step):
             part = keys[start : start + step]
             size = bucket(len(part))
-            plan: Plan = self.bound.plans.get(("bulk_existing", names, size, extra), lambda s=size: self._compile_existing(names, s, extra))
+            plan: Plan = self.bound.plans.get(
+                ("bulk_existing", names, size, extra), lambda s=size: self._compile_existing(names, s, extra)
+            )
             values = [[key[0] for key in part]] if len(names) == 1 else [*part, *[part[-1]] * (size - len(part))]
             rows = yield plan.command, plan.arguments(list(values), call)
             total += int(rows[0][0])
@@ -301,4 +317,3 @@ class BulkUpsert(BulkWriting):
 
 def _part(position: int) -> Any:
     return lambda key: key[position]
-

@@ -48,7 +48,11 @@ class Create(ModelOperation):
         values = self.mapping(options, "values")
         if values is not None:
             problems = [p for name in values if (p := self.known_field(name, "values"))]
-            problems += [Problem("twice", f"{name} is given twice: at top level and in values") for name in values if name in fields]
+            problems += [
+                Problem("twice", f"{name} is given twice: at top level and in values")
+                for name in values
+                if name in fields
+            ]
             if problems:
                 raise self.bound.refuse(problems, self.name)
             fields |= values
@@ -100,7 +104,9 @@ class Update(ModelOperation):
     def _changes(self, fields: dict[str, Any], options: Mapping[str, Any]) -> list[ch.Change]:
         problems: list[Problem] = []
         values = self.mapping(options, "values", "fields") or {}
-        problems += [Problem("twice", f"{name} is given twice: at top level and in values") for name in values if name in fields]
+        problems += [
+            Problem("twice", f"{name} is given twice: at top level and in values") for name in values if name in fields
+        ]
         found = ch.read_changes(self.bound, {**fields, **values}, problems)
         if not found and not problems:
             hint = f"give a field of {self.bound.name}: {', '.join(n for n in self.bound.fields if n not in self.bound.spec.primary_key)}"
@@ -159,8 +165,9 @@ class Delete(ModelOperation):
         key = ("delete", shape(document, operands), extra)
         plan: Plan = self.bound.plans.get(key, lambda: self._compile(document, len(operands), extra))
         rows = yield from run_plan(plan, operands, call)
-        key_values = dict(document) if by_key else (plan.decode(rows[0]) if rows else {})
         names = self.bound.spec.primary_key
+        first = plan.decode(rows[0]) if rows else {}
+        key_values = dict(document) if by_key else {name: first[name] for name in names if rows}
         out: dict[str, Any] = {"deleted": len(rows), **key_values}
         if names != ("id",) and key_values and "id" not in self.bound.fields:
             out["id"] = key_values[names[0]] if len(names) == 1 else tuple(key_values[name] for name in names)
@@ -172,6 +179,6 @@ class Delete(ModelOperation):
         builder = PlanBuilder(self.bound, self.name, "delete", options=dict(extra))
         builder.apply_features()
         self.compile_filter(builder, document)
-        columns = self.bound.spec.primary_key
+        columns = tuple(self.bound.fields) if builder.remembers else self.bound.spec.primary_key
         statement = builder.restrict(sa.delete(builder.table)).returning(*[builder.table.c[name] for name in columns])
         return builder.compile(statement, operands=operands, columns=columns)

@@ -20,4 +20,3 @@ def extra_for(section: str, name: str) -> str:
     """Return "install …" for a setting, capability or scheme; "" when no package is known to provide it."""
     extra = _table().get(section, {}).get(name)
     return f"install it: {INSTALL.format(extra=extra)} ({CHECKOUT.format(extra=extra)})" if extra else ""
-

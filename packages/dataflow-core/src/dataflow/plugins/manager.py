@@ -117,7 +117,7 @@ class PluginSet:
         disabled: frozenset[str] = frozenset(),
         strict: bool = True,
     ) -> None:
-        from dataflow.plugins import _builtin  # noqa: PLC0415  # it imports the operations, not needed by authors
+        from dataflow.plugins import _builtin  # it imports the operations, not needed by authors
 
         self.pm = pluggy.PluginManager("dataflow")
         self.pm.add_hookspecs(hookspecs)
@@ -144,9 +144,7 @@ class PluginSet:
                 self.infos.append(PluginInfo(candidate.name, candidate.distribution, "broken", reason))
 
     @staticmethod
-    def _refuse_unknown(
-        only: frozenset[str] | None, disabled: frozenset[str], candidates: list[_Candidate]
-    ) -> None:
+    def _refuse_unknown(only: frozenset[str] | None, disabled: frozenset[str], candidates: list[_Candidate]) -> None:
         known = {candidate.name for candidate in candidates}
         for name in sorted((only or frozenset()) | disabled):
             if name not in known:
@@ -159,7 +157,9 @@ class PluginSet:
         try:
             plugin = candidate.load()
         except Exception as error:
-            msg = f"plugin {candidate.name!r} ({candidate.distribution}) fails on import: {type(error).__name__}: {error}"
+            msg = (
+                f"plugin {candidate.name!r} ({candidate.distribution}) fails on import: {type(error).__name__}: {error}"
+            )
             hint = f"reinstall it, or disable it with DATAFLOW_DISABLE_PLUGINS={candidate.name}"
             raise PluginLoadError(msg, hint=hint) from error
         hooks = _check(plugin, candidate)
@@ -193,9 +193,7 @@ class PluginSet:
             answers += [(impl.plugin_name, answer) for answer in subset(**arguments) if answer is not None]
         return answers
 
-    def descriptors(
-        self, hook: str, key: Callable[[T], Hashable], **arguments: Any
-    ) -> dict[Hashable, T]:
+    def descriptors(self, hook: str, key: Callable[[T], Hashable], **arguments: Any) -> dict[Hashable, T]:
         """Collect the descriptors of a hook, refusing two with one key."""
         found: dict[Hashable, tuple[str, T]] = {}
         for plugin, answer in self.collect(hook, **arguments):

@@ -49,10 +49,14 @@ def _checked(workflow: Any) -> Workflow:
 class _Options:
     """What both runtimes are configured with."""
 
-    def __init__(self, *, max_concurrency: int = 1, timeout: float | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self, *, max_concurrency: int = 1, timeout: float | None = None, progress: Progress | None = None
+    ) -> None:
         if type(max_concurrency) is not int or max_concurrency < 1:
             msg = "max_concurrency is a whole number of at least 1"
-            raise ConfigurationError(msg, hint="1 runs nodes one after another; more allows parallel branches", code="bad-setting")
+            raise ConfigurationError(
+                msg, hint="1 runs nodes one after another; more allows parallel branches", code="bad-setting"
+            )
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
             msg = "timeout is a number of seconds above 0"
             raise ConfigurationError(msg, hint="write timeout=30", code="bad-setting")
@@ -95,7 +99,9 @@ class AsyncLocalRuntime(_Options):
             if not isinstance(limit, asyncio.Timeout) or not limit.expired():
                 raise
             msg = f"the run took longer than {self.timeout:g} s and was cancelled"
-            raise DatabaseTimeout(msg, hint="raise the runtime's timeout (seconds)", where={"run": state.run.id}) from error
+            raise DatabaseTimeout(
+                msg, hint="raise the runtime's timeout (seconds)", where={"run": state.run.id}
+            ) from error
         except NodeFailed as failed:
             raise execution_error(failed, state) from failed.cause
         _notify(state)
@@ -106,7 +112,9 @@ class AsyncLocalRuntime(_Options):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
 
@@ -130,7 +138,9 @@ class LocalRuntime(_Options):
         """
         checked = _checked(workflow)
         if self.max_concurrency > 1 or self.timeout is not None or not _may_block(checked.tasks):
-            runtime = AsyncLocalRuntime(max_concurrency=self.max_concurrency, timeout=self.timeout, progress=self.progress)
+            runtime = AsyncLocalRuntime(
+                max_concurrency=self.max_concurrency, timeout=self.timeout, progress=self.progress
+            )
             return _loop.run(runtime.execute_async(checked, parameters))
         given = checked.check_parameters(parameters)
         state = RunState(Run(uuid.uuid4().hex), {}, given, self.progress)
@@ -145,7 +155,9 @@ class LocalRuntime(_Options):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
 

@@ -76,7 +76,7 @@ Effect = Lease | Drive | Release | CallPython
 Steps = Generator[Effect, Any, None]
 
 
-class NodeFailed(Exception):  # noqa: N818  # an internal signal
+class NodeFailed(Exception):  # an internal signal
     """Carries the node that failed out of a program."""
 
     def __init__(self, task: Task, cause: BaseException) -> None:
@@ -228,7 +228,7 @@ def _open_scope(scope: ScopeTask, state: RunState, scopes: "dict[Core, ScopeTask
     assert core is not None
     start = perf_counter()
     state.tell(scope, "running")
-    session: Session = yield Lease(core, True, f"transaction {scope.id}")  # noqa: FBT003
+    session: Session = yield Lease(core, True, f"transaction {scope.id}")
     try:
         yield Drive(session, _begin(scope, session))
     except BaseException as error:
@@ -250,7 +250,12 @@ def _close_scope(core: "Core", state: RunState, scopes: "dict[Core, ScopeTask]")
     session = state.run.transactions[core]
     scope = scopes[core]
     if state.deadline is not None and perf_counter() > state.deadline:
-        raise NodeFailed(scope, DatabaseTimeout(f"the transaction took longer than {scope.options.timeout:g} s", hint="raise timeout (seconds)"))
+        raise NodeFailed(
+            scope,
+            DatabaseTimeout(
+                f"the transaction took longer than {scope.options.timeout:g} s", hint="raise timeout (seconds)"
+            ),
+        )
     try:
         yield Drive(session, _end(session, COMMIT))
     except BaseException as error:

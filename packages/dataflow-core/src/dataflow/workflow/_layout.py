@@ -157,9 +157,7 @@ def _apart(wanted: Sequence[float], widths: Sequence[float], gap: float) -> list
     offsets = [0.0]
     for left, right in pairwise(widths):
         offsets.append(offsets[-1] + (left + right) / 2 + gap)
-    blocks: list[
-        tuple[float, int]
-    ] = []  # a sum of origins and how many share it: adjacent violators are pooled
+    blocks: list[tuple[float, int]] = []  # a sum of origins and how many share it: adjacent violators are pooled
     for want, offset in zip(wanted, offsets, strict=True):
         total, members = want - offset, 1
         while blocks and blocks[-1][0] / blocks[-1][1] >= total / members:
@@ -227,8 +225,7 @@ class _Part:
 
     def bend(self) -> None:
         spans = {
-            index: range(self.row_of[upper] + 1, self.row_of[lower])
-            for index, (upper, lower) in self.chains.items()
+            index: range(self.row_of[upper] + 1, self.row_of[lower]) for index, (upper, lower) in self.chains.items()
         }
         if sum(map(len, spans.values())) > MOST_BENDS:
             return  # rather lines behind boxes than no picture for minutes
@@ -246,9 +243,7 @@ class _Part:
         for sweep in range(SWEEPS):
             near, rows = (above, self.rows) if sweep % 2 == 0 else (below, self.rows[::-1])
             for row in rows:
-                centres = {
-                    vertex: _mean([place[other] for other in near[vertex]], place[vertex]) for vertex in row
-                }
+                centres = {vertex: _mean([place[other] for other in near[vertex]], place[vertex]) for vertex in row}
                 row.sort(key=centres.__getitem__)
                 place.update((vertex, index) for index, vertex in enumerate(row))
 

@@ -87,7 +87,7 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _texts(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list) and len(value) <= 1000:  # noqa: PLR2004  # rows of data are not templates
+    elif isinstance(value, list) and len(value) <= 1000:  # rows of data are not templates
         for item in value:
             yield from _texts(item, path)
 
@@ -111,7 +111,9 @@ def _check_connections(
         sound.append(connection)
         _check_ports(connection, tasks, problems)
         key = (connection.target, connection.input)
-        if CONTROL.get(connection.input) == "input" and not _is_parameter(tasks.get(connection.target), connection.input):
+        if CONTROL.get(connection.input) == "input" and not _is_parameter(
+            tasks.get(connection.target), connection.input
+        ):
             continue
         if key in taken:
             message = f"two connections lead into {connection.target}.{connection.input}: {taken[key]} and {connection}"
@@ -196,7 +198,9 @@ def _scopes(order: list[Task], connections: Sequence[Connection], problems: list
         scope.members = tuple(task.id for task in members)
         scope.last = members[-1].id if members else scope.id
         for task in order[position[scope.id] + 1 : position[scope.last]]:
-            same = isinstance(task, (DatabaseTask, ScopeTask)) and (task.core is scope.core or isinstance(task, ScopeTask))
+            same = isinstance(task, (DatabaseTask, ScopeTask)) and (
+                task.core is scope.core or isinstance(task, ScopeTask)
+            )
             if same and task.id not in scope.members:
                 message = f"node {task.id!r} would run inside the transaction {scope.id!r} without belonging to it"
                 hint = f'connect it: add_connection("{scope.id}", "result", "{task.id}", "input"), or move it before the scope'
@@ -214,11 +218,20 @@ def _settle(scope: ScopeTask, after: list[Task], problems: list[Problem]) -> boo
         databases = {task.core: task.db for task in after if isinstance(task, DatabaseTask)}
         if len(databases) > 1:
             message = f"node {scope.id!r} (TransactionScopeNode): the nodes after it use several databases"
-            problems.append(Problem("ambiguous-database", message, "say which: params {'database': name}", {"node": scope.id}))
+            problems.append(
+                Problem("ambiguous-database", message, "say which: params {'database': name}", {"node": scope.id})
+            )
             return False
         if not databases:
             message = f"node {scope.id!r} (TransactionScopeNode): no database node comes after it"
-            problems.append(Problem("empty-scope", message, "remove it, or add it before the nodes it should hold together", {"node": scope.id}))
+            problems.append(
+                Problem(
+                    "empty-scope",
+                    message,
+                    "remove it, or add it before the nodes it should hold together",
+                    {"node": scope.id},
+                )
+            )
             return False
         scope.db = next(iter(databases.values()))
     assert scope.core is not None

@@ -72,6 +72,6 @@ class WorkflowBuilder:
         Raises:
             WorkflowBuildError: listing all problems.
         """
-        from dataflow.workflow.build import build  # noqa: PLC0415
+        from dataflow.workflow.build import build
 
         return build(self.nodes, self.connections, self.db)

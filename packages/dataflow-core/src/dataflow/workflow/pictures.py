@@ -78,9 +78,7 @@ def to_mermaid(nodes: Sequence[PictureNode], edges: Sequence[PictureEdge]) -> st
             lines.append(f"    {names[edge.source]} {arrow} {names[edge.target]}")
     for state in _states(nodes):
         fill, border, dashes = _COLOURS[state]
-        style = f"fill:{fill},stroke:{border},color:{_INK}" + (
-            f",stroke-dasharray:{dashes}" if dashes else ""
-        )
+        style = f"fill:{fill},stroke:{border},color:{_INK}" + (f",stroke-dasharray:{dashes}" if dashes else "")
         members = ",".join(names[node.id] for node in nodes if node.state == state)
         lines += [f"    classDef {state} {style}", f"    class {members} {state}"]
     return "\n".join(lines) + "\n"
@@ -135,9 +133,7 @@ def _label_parts(edge: PictureEdge) -> list[str]:
     return [edge.output] if edge.output == edge.input else [edge.output, edge.input]
 
 
-def _labels(
-    nodes: Sequence[PictureNode], edges: Sequence[PictureEdge]
-) -> Mapping[tuple[int, int], Sequence[str]]:
+def _labels(nodes: Sequence[PictureNode], edges: Sequence[PictureEdge]) -> Mapping[tuple[int, int], Sequence[str]]:
     """Return the lines of each arrow's label, by the places of its nodes."""
     places = {node.id: place for place, node in enumerate(nodes)}
     labels: dict[tuple[int, int], list[str]] = {}
@@ -155,19 +151,23 @@ def _at_most(most: int, lines: Sequence[str]) -> Sequence[str]:
 
 def _mermaid_text(text: str) -> str:
     """Keep letters, digits and what joins them; anything else could be Mermaid's or Markdown's syntax."""
-    plain = " ".join(text.split())
+    plain = _one_line(text)
     return re.sub(r"(?<![^\W_])[_-]|[_-](?![^\W_])|[^\w -]", lambda found: f"#{ord(found[0])};", plain)
 
 
 def _shortened(text: str, most: int) -> str:
-    plain = " ".join(text.split())
+    plain = _one_line(text)
     tail = most // 3
     return plain if len(plain) <= most else f"{plain[: most - tail - 1]}…{plain[-tail:]}"
 
 
+def _one_line(text: str) -> str:
+    """Turn runs of white space, controls and what XML does not allow into one space each."""
+    return " ".join(re.sub("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", " ", text).split())
+
+
 def _xml(text: str) -> str:
-    legal = re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
-    return escape(legal, {'"': "&quot;"})
+    return escape(_one_line(text), {'"': "&quot;"})
 
 
 def _n(value: float) -> str:
@@ -181,8 +181,7 @@ def _text_width(text: str, size: float) -> float:
     """Estimate a width in pixels, generously: which font the reader has is not known."""
     wide = {"W": 1.05, "F": 1.05}
     return size * sum(
-        wide.get(unicodedata.east_asian_width(char), 0.72 if char.isupper() or char in "mw" else 0.56)
-        for char in text
+        wide.get(unicodedata.east_asian_width(char), 0.72 if char.isupper() or char in "mw" else 0.56) for char in text
     )
 
 
@@ -236,9 +235,7 @@ def _arrow(route: Route) -> Iterator[str]:
     path = ""
     for (x0, y0), (x1, y1) in zip(points[::2], points[1::2], strict=True):
         middle = _n((y0 + y1) / 2)
-        path += (
-            f"{'L' if path else 'M'}{_n(x0)} {_n(y0)}C{_n(x0)} {middle} {_n(x1)} {middle} {_n(x1)} {_n(y1)}"
-        )
+        path += f"{'L' if path else 'M'}{_n(x0)} {_n(y0)}C{_n(x0)} {middle} {_n(x1)} {middle} {_n(x1)} {_n(y1)}"
     yield f'<path d="{path}" fill="none" stroke="{_LINE}" stroke-width="1.5"/>'
     yield f'<path d="M{_n(x - 4.5)} {_n(back)}H{_n(x + 4.5)}L{_n(x)} {_n(y)}Z" fill="{_LINE}"/>'
 

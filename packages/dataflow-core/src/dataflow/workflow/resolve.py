@@ -27,7 +27,9 @@ class Resolver:
     def __init__(self, bound: DataFlow | None) -> None:
         self.bound = bound
         self.live = live_instances()
-        self.plugins = bound._core.plugins if bound is not None else (self.live[0]._core.plugins if self.live else plugin_set())  # noqa: SLF001
+        self.plugins = (
+            bound._core.plugins if bound is not None else (self.live[0]._core.plugins if self.live else plugin_set())
+        )  # noqa: SLF001
         self._foreign: dict[str, DataFlow] = {}
 
     def task(self, record: "NodeRecord") -> Task:
@@ -49,7 +51,9 @@ class Resolver:
             return PythonTask(record.id, name, db, constants, spec, cls=load(spec.implementation))
         operation = bound.operation(spec.operation)
         _drop_control(constants, operation.route if hasattr(operation, "route") else {})
-        return ModelTask(record.id, name, db, constants, spec, implementation=operation, bound=bound, writes=operation.writes)
+        return ModelTask(
+            record.id, name, db, constants, spec, implementation=operation, bound=bound, writes=operation.writes
+        )
 
     def _class_task(self, record: "NodeRecord", cls: type) -> Task:
         if not issubclass(cls, BaseDataFlowNode):
@@ -157,7 +161,9 @@ class Resolver:
             return self.live[0]
         listed = "; ".join(map(repr, self.live)) or "none"
         msg = "AsyncSQLDatabaseNode needs to know the database"
-        raise InputError(msg, hint=f"give database=… or connection_string=…; live instances: {listed}", code="ambiguous-database")
+        raise InputError(
+            msg, hint=f"give database=… or connection_string=…; live instances: {listed}", code="ambiguous-database"
+        )
 
     def _by_url(self, text: str) -> DataFlow:
         """Return the live instance with that database, else an instance of the workflow's own."""

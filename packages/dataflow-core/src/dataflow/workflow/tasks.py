@@ -64,7 +64,9 @@ class Task:
 
     def missing(self, given: set[str]) -> list[str]:
         """Return the required inputs that are neither constant nor connected."""
-        return [parameter.name for parameter in self.spec.parameters if parameter.required and parameter.name not in given]
+        return [
+            parameter.name for parameter in self.spec.parameters if parameter.required and parameter.name not in given
+        ]
 
     def inputs(self, results: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
         """Merge constants, parameters of this run, and what is connected."""
@@ -145,7 +147,9 @@ class PythonTask(Task):
         if self.names is None:
             return []
         parameters = inspect.signature(getattr(self.cls, self.method)).parameters.values()
-        needed = [p.name for p in parameters if p.default is p.empty and p.name != "self" and p.kind is not p.VAR_POSITIONAL]
+        needed = [
+            p.name for p in parameters if p.default is p.empty and p.name != "self" and p.kind is not p.VAR_POSITIONAL
+        ]
         return [name for name in needed if name not in given]
 
     def check(self) -> list[Problem]:
@@ -174,5 +178,7 @@ def unknown_parameters(task: Task) -> list[Problem]:
         if not task.accepts(name):
             close = suggest(name, task.parameters)
             hint = f"did you mean {close!r}?" if close else f"parameters: {', '.join(sorted(task.parameters))}"
-            problems.append(Problem("unknown-parameter", f"{task.type} takes no parameter {name!r}", hint, {"parameter": name}))
+            problems.append(
+                Problem("unknown-parameter", f"{task.type} takes no parameter {name!r}", hint, {"parameter": name})
+            )
     return problems

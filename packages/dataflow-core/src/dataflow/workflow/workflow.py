@@ -51,7 +51,11 @@ class Workflow:
             if node not in tasks:
                 close = suggest(str(node), tasks)
                 msg = f"parameters name a node {node!r} that the workflow does not have"
-                raise InputError(msg, hint=f"did you mean {close!r}?" if close else f"nodes: {', '.join(tasks)}", code="unknown-node-id")
+                raise InputError(
+                    msg,
+                    hint=f"did you mean {close!r}?" if close else f"nodes: {', '.join(tasks)}",
+                    code="unknown-node-id",
+                )
             for name in values:
                 if not tasks[node].accepts(name):
                     names = sorted(tasks[node].parameters)
@@ -65,9 +69,13 @@ class Workflow:
         lacking = {node: names for node, names in lacking.items() if names}
         if lacking:
             listed = "; ".join(f"{node}: {', '.join(names)}" for node, names in lacking.items())
-            example = ", ".join(f'"{node}": {{{", ".join(f"{name!r}: …" for name in names)}}}' for node, names in lacking.items())
+            example = ", ".join(
+                f'"{node}": {{{", ".join(f"{name!r}: …" for name in names)}}}' for node, names in lacking.items()
+            )
             msg = f"required inputs have no value: {listed}"
-            raise InputError(msg, hint=f"connect them, or execute(workflow, parameters={{{example}}})", code="missing-input")
+            raise InputError(
+                msg, hint=f"connect them, or execute(workflow, parameters={{{example}}})", code="missing-input"
+            )
         return given
 
     # -- JSON -----------------------------------------------------------------------------------------------------
@@ -77,7 +85,9 @@ class Workflow:
         Raises:
             InputError: a param has no JSON form, or a node type is a class that is not registered by name.
         """
-        nodes = [{"type": record.type_name, "id": record.id, "params": to_wire(dict(record.params))} for record in self.nodes]
+        nodes = [
+            {"type": record.type_name, "id": record.id, "params": to_wire(dict(record.params))} for record in self.nodes
+        ]
         connections = [attrs.astuple(connection) for connection in self.connections]
         return {"format": FORMAT, "nodes": nodes, "connections": [list(c) for c in connections]}
 
@@ -89,7 +99,7 @@ class Workflow:
             InputError: the data is of another format.
             WorkflowBuildError: it does not fit the live instances.
         """
-        from dataflow.workflow.builder import WorkflowBuilder  # noqa: PLC0415
+        from dataflow.workflow.builder import WorkflowBuilder
 
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             msg = f"this is not a workflow of format {FORMAT}"
@@ -102,7 +112,9 @@ class Workflow:
         return builder.build()
 
     # -- pictures -------------------------------------------------------------------------------------------------
-    def _picture(self, run: "Mapping[str, Any] | WorkflowExecutionError | None") -> tuple[list[PictureNode], list[PictureEdge]]:
+    def _picture(
+        self, run: "Mapping[str, Any] | WorkflowExecutionError | None"
+    ) -> tuple[list[PictureNode], list[PictureEdge]]:
         states: dict[str, str] = {}
         if isinstance(run, WorkflowExecutionError):
             states = {task.id: "done" if task.id in run.results else "skipped" for task in self.tasks}

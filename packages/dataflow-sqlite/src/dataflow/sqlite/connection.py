@@ -30,7 +30,7 @@ _LIVE: "weakref.WeakSet[SQLiteDatabase]" = weakref.WeakSet()
 _ABANDONED: list[Any] = []  # connections of a parent process: using or closing them here could harm its file
 
 
-class _Cancelled(Exception):  # noqa: N818
+class _Cancelled(Exception):
     """The program was cancelled between two steps."""
 
 
@@ -113,7 +113,7 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY":
                 return
-            if "locked" not in str(error) or attempt == 49:  # noqa: PLR2004
+            if "locked" not in str(error) or attempt == 49:
                 raise
             time.sleep(0.02)
         else:
@@ -229,7 +229,9 @@ class SQLiteSession:
 
 
 def _unbindable(error: Exception) -> DataFlowError:
-    msg = "a parameter cannot be stored: " + ("text with lone surrogates" if isinstance(error, UnicodeError) else "an integer beyond 64 bits")
+    msg = "a parameter cannot be stored: " + (
+        "text with lone surrogates" if isinstance(error, UnicodeError) else "an integer beyond 64 bits"
+    )
     return DataFlowError(msg, hint="convert it first", code="input")
 
 

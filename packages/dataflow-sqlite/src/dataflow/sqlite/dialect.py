@@ -53,7 +53,7 @@ class SQLite(Dialect):
     name: ClassVar[str] = "sqlite"
 
     def connect(self, url: DatabaseURL, config: Config) -> Database:
-        from dataflow.sqlite.connection import SQLiteDatabase  # noqa: PLC0415  # the driver loads on first use
+        from dataflow.sqlite.connection import SQLiteDatabase  # the driver loads on first use
 
         return SQLiteDatabase(url, config)
 
@@ -106,7 +106,7 @@ class SQLite(Dialect):
         return decoders.get(field.storage)
 
     def encode_any(self, value: Any) -> Any:
-        if value is None or isinstance(value, (int, float, str, bytes)) and not isinstance(value, Enum):
+        if value is None or (isinstance(value, (int, float, str, bytes)) and not isinstance(value, Enum)):
             return int(value) if isinstance(value, bool) else value
         if isinstance(value, Enum):
             return self.encode_any(value.value)
@@ -146,13 +146,21 @@ class SQLite(Dialect):
         return []
 
     def list_tables(self) -> Program[list[str]]:
-        rows = yield Command("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"), ()
+        rows = yield (
+            Command(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+            ),
+            (),
+        )
         return [row[0] for row in rows if not row[0].startswith("dataflow_")]
 
     def list_columns(self, table: str) -> Program[list[ColumnInfo]]:
-        sql = "SELECT name, type, \"notnull\", pk, dflt_value FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid"
+        sql = 'SELECT name, type, "notnull", pk, dflt_value FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid'
         rows = yield Command(sql), (table,)
-        return [ColumnInfo(name, kind, not notnull and not pk, bool(pk), default) for name, kind, notnull, pk, default in rows]
+        return [
+            ColumnInfo(name, kind, not notnull and not pk, bool(pk), default)
+            for name, kind, notnull, pk, default in rows
+        ]
 
     def list_indexes(self, table: str) -> Program[list[str]]:
         rows = yield Command("SELECT name FROM pragma_index_list(?)"), (table,)
@@ -201,7 +209,9 @@ class SQLite(Dialect):
         assert store is not None
         if op == "$contains":
             return sa.func.df_json_contains(column, bind(lambda item: store([encode(item)])), type_=sa.Boolean())
-        return sa.func.df_json_overlap(column, bind(lambda items: store([encode(i) for i in items])), type_=sa.Boolean())
+        return sa.func.df_json_overlap(
+            column, bind(lambda items: store([encode(i) for i in items])), type_=sa.Boolean()
+        )
 
     def json_match(
         self, op: str, column: ColumnElement[Any], path: Sequence[str], kind: str, bind: Bind
@@ -226,7 +236,9 @@ class SQLite(Dialect):
         if kind == "json":
             return _document(column, place) == bind(t.dump_json)
         same_type = (
-            found == sa.literal_column("'text'") if kind == "str" else found.in_([sa.literal_column("'integer'"), sa.literal_column("'real'")])
+            found == sa.literal_column("'text'")
+            if kind == "str"
+            else found.in_([sa.literal_column("'integer'"), sa.literal_column("'real'")])
         )
         if op in ("$like", "$ilike", "$regex", "$iregex", "$startswith", "$endswith"):
             return sa.and_(same_type, self.text_match(op, value, bind))
@@ -248,7 +260,9 @@ class SQLite(Dialect):
         if field.storage == "float":
             return sa.func.df_divide(column, bind(None)) if sign == "/" else column.op(sign)(bind(None))
         if field.storage == "int" and operand is int and sign != "/":  # native, with a function only for overflow
-            exact = sa.func.typeof(column.op(sign)(bind(None))).in_([sa.literal_column("'integer'"), sa.literal_column("'null'")])
+            exact = sa.func.typeof(column.op(sign)(bind(None))).in_(
+                [sa.literal_column("'integer'"), sa.literal_column("'null'")]
+            )
             return sa.case((exact, column.op(sign)(bind(None))), else_=sa.func.df_overflow())
         kind = "int" if field.storage == "int" else "decimal"
         number = bind(lambda value: value if isinstance(value, (int, float, str)) else decimal_text(value))
@@ -262,9 +276,7 @@ class SQLite(Dialect):
         del encode
         return sa.func.df_json_append(column, bind(write))
 
-    def aggregate(
-        self, op: str, column: ColumnElement[Any] | None, field: t.FieldType | None
-    ) -> ColumnElement[Any]:
+    def aggregate(self, op: str, column: ColumnElement[Any] | None, field: t.FieldType | None) -> ColumnElement[Any]:
         if column is None or field is None:
             return sa.func.count()
         if op == "$count":

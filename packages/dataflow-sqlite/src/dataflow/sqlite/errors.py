@@ -46,7 +46,9 @@ def _constraint(name: str, text: str) -> e.IntegrityError:
     if wrong:
         table, _, column = wrong["place"].partition(".")
         msg = f"{column} holds {wrong['type']}, and the result is {wrong['got']}; nothing is rounded silently"
-        return e.CheckError(msg, hint="change the operand or the field's type", where={"table": table, "columns": column})
+        return e.CheckError(
+            msg, hint="change the operand or the field's type", where={"table": table, "columns": column}
+        )
     return e.CheckError(f"a check refused the value: {what or text}", hint="see the table's CHECK constraints")
 
 
@@ -75,7 +77,12 @@ def _environment(name: str, text: str, path: str) -> e.DatabaseError | None:
 
 def _query(text: str) -> e.DatabaseError:
     if text.startswith(("no such table", "no such column")):
-        return e.QueryError(f"the database says: {text}", hint="check the name; db.show_tables() lists tables", code="no-such-name")
+        return e.QueryError(
+            f"the database says: {text}", hint="check the name; db.show_tables() lists tables", code="no-such-name"
+        )
     if "Incorrect number of bindings" in text or "did not supply a value for binding" in text:
-        return e.QueryError("the statement's placeholders and its params do not match", hint="give every :name in a dict, or every $1 in a list")
+        return e.QueryError(
+            "the statement's placeholders and its params do not match",
+            hint="give every :name in a dict, or every $1 in a list",
+        )
     return e.QueryError(f"the database says: {text}", hint="check the SQL")

@@ -111,7 +111,7 @@ def _contains(outer: Any, inner: Any) -> bool:
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
-    return type(one) is type(other) and one == other or (
+    return (type(one) is type(other) and one == other) or (
         isinstance(one, (int, float)) and isinstance(other, (int, float)) and one == other
     )  # fmt: skip
 
