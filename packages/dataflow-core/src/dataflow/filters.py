@@ -47,7 +47,7 @@ def shape(document: Any, operands: list[Any]) -> Hashable:
     return tuple(parts)
 
 
-def _kind(value: Any) -> Hashable:
+def _kind(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         kinds = frozenset(item if isinstance(item, bool) else type(item) for item in value)
         return (bucket(len(value)), kinds)
@@ -99,7 +99,7 @@ class FilterCompiler:
         return sa.and_(sa.true(), *parts)
 
     def logic(
-        self, key: str, branches: Any, at: "PlanBuilder", inner: Callable[[Any, Any], "ColumnElement[bool]"]
+        self, key: str, branches: Any, at: Any, inner: Callable[[Any, Any], "ColumnElement[bool]"]
     ) -> "ColumnElement[bool]":
         """Compile $and, $or, $nor; `inner` compiles each branch."""
         if not isinstance(branches, (list, tuple)) or not branches:
@@ -171,7 +171,7 @@ class FilterCompiler:
         return sa.exists().where(*joined, self._document(value, inner))
 
     # -- fields ---------------------------------------------------------------------------------------------------
-    def field(self, value: Any, column: Any, field: "BoundField", label: str) -> "ColumnElement[bool]":
+    def field(self, value: Any, column: "ColumnElement[Any]", field: "BoundField", label: str) -> "ColumnElement[bool]":
         """Compile what stands under one field (or aggregate): a value, or operators."""
         if not isinstance(value, Mapping):
             return self._operator("$eq", value, column, field, label)
@@ -184,12 +184,14 @@ class FilterCompiler:
             if op == "$not":
                 parts.append(self._not(operand, column, field, label))
             elif op in LOGIC:
-                parts.append(self.logic(op, operand, None, lambda branch, _: self.field(branch, column, field, label)))  # type: ignore[arg-type]
+                parts.append(self.logic(op, operand, None, lambda branch, _: self.field(branch, column, field, label)))
             else:
                 parts.append(self._operator(op, operand, column, field, label))
         return sa.and_(*parts)
 
-    def _not(self, operand: Any, column: Any, field: "BoundField", label: str) -> "ColumnElement[bool]":
+    def _not(
+        self, operand: Any, column: "ColumnElement[Any]", field: "BoundField", label: str
+    ) -> "ColumnElement[bool]":
         if isinstance(operand, Mapping):
             return _negate(self.field(operand, column, field, label))
         return self._operator("$ne", operand, column, field, label)
@@ -201,7 +203,9 @@ class FilterCompiler:
             return True
         return value if op == "$exists" else not value
 
-    def _operator(self, op: Any, value: Any, column: Any, field: "BoundField", label: str) -> "ColumnElement[bool]":
+    def _operator(
+        self, op: Any, value: Any, column: "ColumnElement[Any]", field: "BoundField", label: str
+    ) -> "ColumnElement[bool]":
         dialect = self.builder.model.core.dialect
         if op in FLAGS:
             return column.is_not(None) if self._flag(op, value) else column.is_(None)
@@ -238,7 +242,9 @@ class FilterCompiler:
         index, self.next = self.next, self.next + 1
         return self.builder.operand(index, convert, label, like=like)
 
-    def _compare(self, op: str, value: Any, column: Any, field: "BoundField", label: str) -> "ColumnElement[bool]":
+    def _compare(
+        self, op: str, value: Any, column: "ColumnElement[Any]", field: "BoundField", label: str
+    ) -> "ColumnElement[bool]":
         if op == "$between":
             if not isinstance(value, (list, tuple)) or len(value) != 2:
                 self.next += 1
@@ -255,7 +261,9 @@ class FilterCompiler:
             "$gt": column.__gt__, "$gte": column.__ge__, "$lt": column.__lt__, "$lte": column.__le__,
         }[op](parameter)  # fmt: skip
 
-    def _in(self, op: str, value: Any, column: Any, field: "BoundField", label: str) -> "ColumnElement[bool]":
+    def _in(
+        self, op: str, value: Any, column: "ColumnElement[Any]", field: "BoundField", label: str
+    ) -> "ColumnElement[bool]":
         if not isinstance(value, (list, tuple)):
             self.next += 1
             hint = f"write {{'{op}': [value]}}"
@@ -280,7 +288,9 @@ class FilterCompiler:
             return sa.and_(sa.not_(found), column.is_not(None))
         return _negate(found) if value else sa.true()
 
-    def _text(self, op: str, value: Any, column: Any, field: "BoundField", label: str) -> "ColumnElement[bool]":
+    def _text(
+        self, op: str, value: Any, column: "ColumnElement[Any]", field: "BoundField", label: str
+    ) -> "ColumnElement[bool]":
         if not isinstance(value, str):
             self.next += 1
             return self._fault("bad-operand", f"{op} on {label!r} takes text, got {t.kind(value)}")
@@ -293,7 +303,9 @@ class FilterCompiler:
 
         return dialect.text_match(op, column, bind)
 
-    def _list(self, op: str, value: Any, column: Any, field: "BoundField", label: str) -> "ColumnElement[bool]":
+    def _list(
+        self, op: str, value: Any, column: "ColumnElement[Any]", field: "BoundField", label: str
+    ) -> "ColumnElement[bool]":
         if not isinstance(field.type, t.ArrayType):
             if field.type.storage == "json":
                 return self._json({op: value}, column, (), label)
@@ -311,14 +323,14 @@ class FilterCompiler:
         return self.builder.model.core.dialect.list_match(op, column, field.type, item.accept, bind)
 
     # -- JSON -----------------------------------------------------------------------------------------------------
-    def _json(self, value: Any, column: Any, path: Sequence[str], label: str) -> "ColumnElement[bool]":
+    def _json(self, value: Any, column: "ColumnElement[Any]", path: Sequence[str], label: str) -> "ColumnElement[bool]":
         if isinstance(value, Mapping) and value:
             parts = []
             for key, operand in value.items():
                 if key in LOGIC:
                     parts.append(
                         self.logic(key, operand, None, lambda branch, _: self._json(branch, column, path, label))
-                    )  # type: ignore[arg-type]
+                    )
                 elif key == "$not":
                     negated = operand if isinstance(operand, Mapping) else None
                     parts.append(
@@ -338,7 +350,7 @@ class FilterCompiler:
         return self._json_operator("$eq", value, column, path, label)
 
     def _json_operator(
-        self, op: Any, value: Any, column: Any, path: Sequence[str], label: str
+        self, op: Any, value: Any, column: "ColumnElement[Any]", path: Sequence[str], label: str
     ) -> "ColumnElement[bool]":
         dialect = self.builder.model.core.dialect
         if op not in _LEAVES:

@@ -61,7 +61,7 @@ def build_table(
 
 
 def _build_index(index: IndexSpec, table: sa.Table, dialect: Dialect) -> None:
-    where = {} if index.where is None else {f"{dialect.sqlalchemy.name}_where": sa.text(index.where)}
+    where: dict[str, Any] = {} if index.where is None else {f"{dialect.sqlalchemy.name}_where": sa.text(index.where)}
     columns = [table.c[name] for name in index.fields]
     sa.Index(sa.quoted_name(index.name, quote=True), *columns, unique=index.unique, **where)
 

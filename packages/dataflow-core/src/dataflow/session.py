@@ -84,6 +84,7 @@ def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Pro
     """Run `body` in a transaction, or in a savepoint when one is open: all of it happens, or nothing."""
     session = call.session
     depth = session.depth
+    undo: tuple[Command, ...]
     if depth:
         name = f"df_{depth}"
         begin, commit = Command(f"SAVEPOINT {name}", COUNT), Command(f"RELEASE SAVEPOINT {name}", COUNT)

@@ -80,7 +80,7 @@ class FieldType:
 
     def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
         """Accept many values at once; `ValueRefused.index` tells which one does not fit."""
-        out = []
+        out: list[Any] = []
         for index, value in enumerate(values):
             if value is None and nullable:
                 out.append(None)
@@ -208,7 +208,7 @@ class BoolType(FieldType):
 
     def accept(self, value: Any) -> bool:
         if value is True or value is False:
-            return value  # type: ignore[no-any-return]
+            return value
         raise self._refuse(value, "pass True or False")
 
     def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:

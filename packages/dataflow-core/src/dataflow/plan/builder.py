@@ -4,6 +4,7 @@ SQLAlchemy Core compiles once per shape; afterwards a plan is SQL text, slots fo
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -114,7 +115,7 @@ class Plan:
             rows = [] if self.command.returns == COUNT else [self.decode(row) for row in reply]
             for record in self.records:
                 yield from record(call, rows)
-            call.after_commit += [lambda note=note: note(call, rows) for note in self.notifications]
+            call.after_commit += [partial(note, call, rows) for note in self.notifications]
         return reply
 
 
@@ -191,7 +192,7 @@ class PlanBuilder:
         like: "ColumnElement[Any] | None" = None,
     ) -> "ColumnElement[Any]":
         """Make a bound parameter whose value a function of the `Call` gives each time."""
-        return self._parameter(binder, convert, label, like)
+        return self._parameter(binder, convert, label, like)  # type: ignore[no-any-return]
 
     def encode(self, field: str, function: Convert) -> None:
         """Pass accepted values of a field through `function` before they are stored."""
@@ -247,7 +248,7 @@ class PlanBuilder:
         self, index: int, convert: Convert | None, label: str, *, like: "ColumnElement[Any] | None" = None
     ) -> "ColumnElement[Any]":
         """Make a bound parameter for the call's value number `index`."""
-        return self._parameter(index, convert, label, like)
+        return self._parameter(index, convert, label, like)  # type: ignore[no-any-return]
 
     def _parameter(self, source: "int | Binder", convert: Convert | None, label: str, like: Any) -> Any:
         slots = self.root.slots

@@ -1,6 +1,8 @@
 """Writing many records: bulk create, update, delete. One call is one transaction unless `commit_every` says otherwise."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any
 
 import attrs
@@ -57,7 +59,7 @@ class BulkWriting(ModelOperation):
         """Read the rows per statement."""
         return self.whole(options, "batch_size", minimum=1) or int(self.bound.core.config["bulk_batch_size"])
 
-    def columns(self, given: Set[str]) -> tuple[str, ...]:
+    def columns(self, given: AbstractSet[str]) -> tuple[str, ...]:
         """Return the columns to write: the given ones and those with a default."""
         return tuple(
             name
@@ -158,7 +160,7 @@ class BulkPlan:
             records = [self.decode(row) for row in returned]
             for record in self.records:
                 yield from record(call, records)
-            call.after_commit += [lambda note=note: note(call, records) for note in self.notifications]
+            call.after_commit += [partial(note, call, records) for note in self.notifications]
         return written, returned
 
 
@@ -443,7 +445,7 @@ class BulkUpdate(_ByFilter):
                 shape_key, found, key, operands = self._row(row)
                 plan = self.bound.plans.get(
                     ("bulk_update_rows", shape_key, ids, extra),
-                    lambda f=found, k=key: self._compile(f, k, None, extra, ids=ids),
+                    partial(self._compile, found, key, None, extra, ids=ids),
                 )
                 batches.setdefault(shape_key, (plan, []))[1].append((index, operands, plan.arguments(operands, call)))
             except InputError as error:
@@ -538,7 +540,7 @@ class BulkDelete(_ByFilter):
         for document in documents:
             operands: list[Any] = []
             key = ("bulk_delete", shape(document, operands), limit is None, ids, extra)
-            plan: Plan = self.bound.plans.get(key, lambda d=document: self._compile(d, limit, extra, ids=ids))
+            plan: Plan = self.bound.plans.get(key, partial(self._compile, document, limit, extra, ids=ids))
             operands += [] if limit is None else [limit]
             count, found = yield from self.finish(plan, operands, call, ids=ids)
             deleted += count

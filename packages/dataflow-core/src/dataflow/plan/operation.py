@@ -185,7 +185,7 @@ class ModelOperation:
         """Build an error about a parameter."""
         return self.bound.refuse([Problem(code, message, hint)], self.name)
 
-    def shaped(self, options: Mapping[str, Any], call: Call) -> tuple[Hashable, ...]:
+    def shaped(self, options: Mapping[str, Any], call: Call) -> tuple[tuple[str, Any], ...]:
         """Move the features' call options into the call; return those that shape SQL, for the plan key."""
         if not self.call_options:
             return ()

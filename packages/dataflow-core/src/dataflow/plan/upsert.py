@@ -1,6 +1,7 @@
 """Upserts, single and bulk: the row with that unique key is changed, or created; which one happened is told truthfully."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -286,7 +287,7 @@ class BulkUpsert(BulkWriting):
             part = keys[start : start + step]
             size = bucket(len(part))
             plan: Plan = self.bound.plans.get(
-                ("bulk_existing", names, size, extra), lambda s=size: self._compile_existing(names, s, extra)
+                ("bulk_existing", names, size, extra), partial(self._compile_existing, names, size, extra)
             )
             values = [[key[0] for key in part]] if len(names) == 1 else [*part, *[part[-1]] * (size - len(part))]
             rows = yield plan.command, plan.arguments(list(values), call)

@@ -67,7 +67,7 @@ def dataflow_field_types() -> "Iterable[specs.FieldTypeSpec]":  # type: ignore[e
 
 
 @hookspec(firstresult=True)
-def dataflow_resolve_annotation(annotation: Any, model_name: str) -> "FieldType | None":  # type: ignore[empty-body]
+def dataflow_resolve_annotation(annotation: Any, model_name: str) -> "FieldType | None":
     """Return the field type for an annotation that is not a plain class, or None to pass.
 
     Called at registration for annotations that neither core nor `dataflow_field_types` knows. The first plugin
@@ -79,7 +79,7 @@ def dataflow_resolve_annotation(annotation: Any, model_name: str) -> "FieldType 
 
 
 @hookspec
-def dataflow_tenancy(model: "ModelDraft", config: "Config") -> "specs.Feature | None":  # type: ignore[empty-body]
+def dataflow_tenancy(model: "ModelDraft", config: "Config") -> "specs.Feature | None":
     """Return the feature that confines a model to tenants, or None if this model does not ask for it.
 
     Called at registration. At most one plugin may answer; none while ``multi_tenant`` is demanded is
@@ -91,7 +91,7 @@ def dataflow_tenancy(model: "ModelDraft", config: "Config") -> "specs.Feature | 
 
 
 @hookspec
-def dataflow_soft_delete(model: "ModelDraft", config: "Config") -> "specs.Feature | None":  # type: ignore[empty-body]
+def dataflow_soft_delete(model: "ModelDraft", config: "Config") -> "specs.Feature | None":
     """Return the feature that hides deleted rows instead of removing them, or None. Rules as for tenancy.
 
     Called at registration; demanded by ``soft_delete``. At most one plugin may answer.
@@ -102,7 +102,7 @@ def dataflow_soft_delete(model: "ModelDraft", config: "Config") -> "specs.Featur
 
 
 @hookspec
-def dataflow_versioning(model: "ModelDraft", config: "Config") -> "specs.Feature | None":  # type: ignore[empty-body]
+def dataflow_versioning(model: "ModelDraft", config: "Config") -> "specs.Feature | None":
     """Return the feature for optimistic locking, or None. Rules as for tenancy.
 
     Called at registration; demanded by ``versioned``. At most one plugin may answer.
@@ -113,7 +113,7 @@ def dataflow_versioning(model: "ModelDraft", config: "Config") -> "specs.Feature
 
 
 @hookspec
-def dataflow_audit(model: "ModelDraft", config: "Config") -> "Iterable[specs.Feature] | None":  # type: ignore[empty-body]
+def dataflow_audit(model: "ModelDraft", config: "Config") -> "Iterable[specs.Feature] | None":
     """Return features that record changes, or None.
 
     Called at registration. Several plugins may answer; none while ``audit_log`` is demanded is `MissingCapability`.
@@ -124,7 +124,7 @@ def dataflow_audit(model: "ModelDraft", config: "Config") -> "Iterable[specs.Fea
 
 
 @hookspec
-def dataflow_features(model: "ModelDraft", config: "Config") -> "Iterable[specs.Feature] | None":  # type: ignore[empty-body]
+def dataflow_features(model: "ModelDraft", config: "Config") -> "Iterable[specs.Feature] | None":
     """Return any other features for a model: encryption, cache, slugs …
 
     Called at registration, after the named feature hooks. Two features with one name on a model conflict.
@@ -135,7 +135,7 @@ def dataflow_features(model: "ModelDraft", config: "Config") -> "Iterable[specs.
 
 
 @hookspec
-def dataflow_nodes(model: "ModelSpec", config: "Config") -> "Iterable[specs.NodeSpec] | None":  # type: ignore[empty-body]
+def dataflow_nodes(model: "ModelSpec", config: "Config") -> "Iterable[specs.NodeSpec] | None":
     """Return the node types of a model; core's own plugin returns the create, read, update … nodes.
 
     Called once the model is frozen. Two node types with one name conflict.
@@ -201,7 +201,7 @@ def dataflow_backends() -> "Iterable[specs.BackendSpec]":  # type: ignore[empty-
 
 
 @hookspec
-def dataflow_lifespan(db: "DataFlow") -> "AbstractAsyncContextManager[None] | None":  # type: ignore[empty-body]
+def dataflow_lifespan(db: "DataFlow") -> "AbstractAsyncContextManager[None] | None":
     """Return an async context manager that is entered when a DataFlow starts and left when it closes, or None.
 
     Called by ``await db.initialize()``; left by ``await db.aclose()`` in reverse order.
@@ -212,7 +212,7 @@ def dataflow_lifespan(db: "DataFlow") -> "AbstractAsyncContextManager[None] | No
 
 
 @hookspec
-def dataflow_health(db: "DataFlow") -> "Iterable[specs.HealthCheck] | None":  # type: ignore[empty-body]
+def dataflow_health(db: "DataFlow") -> "Iterable[specs.HealthCheck] | None":
     """Return health checks for ``db.health()`` and ``dataflow doctor``.
 
     Called at each of these. Two with one name conflict.

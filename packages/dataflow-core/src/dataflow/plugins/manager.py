@@ -6,7 +6,7 @@ Nothing here is called while an operation runs.
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -45,6 +45,10 @@ class _Candidate:
     name: str
     distribution: str
     load: Callable[[], Any]
+
+
+def _itself(plugin: Any) -> Any:
+    return plugin
 
 
 def _distribution(point: EntryPoint) -> str:
@@ -125,7 +129,7 @@ class PluginSet:
         self._sources: dict[Any, str] = {}
         candidates = [_Candidate("core", "workflow-dataflow-core", lambda: _builtin), *_installed()]
         candidates += [
-            _Candidate(str(getattr(plugin, "__name__", type(plugin).__name__)), "", lambda plugin=plugin: plugin)
+            _Candidate(str(getattr(plugin, "__name__", type(plugin).__name__)), "", partial(_itself, plugin))
             for plugin in extra
         ]
         self._refuse_unknown(only, disabled, candidates)

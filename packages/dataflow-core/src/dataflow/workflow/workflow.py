@@ -8,7 +8,7 @@ import attrs
 from dataflow.errors import InputError, WorkflowExecutionError, suggest
 from dataflow.wire import from_wire, to_wire
 from dataflow.workflow.graph import Connection, NodeRecord
-from dataflow.workflow.pictures import PictureEdge, PictureNode, to_mermaid, to_svg
+from dataflow.workflow.pictures import PictureEdge, PictureNode, State, to_mermaid, to_svg
 from dataflow.workflow.tasks import Task
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Workflow:
     def _picture(
         self, run: "Mapping[str, Any] | WorkflowExecutionError | None"
     ) -> tuple[list[PictureNode], list[PictureEdge]]:
-        states: dict[str, str] = {}
+        states: dict[str, State] = {}
         if isinstance(run, WorkflowExecutionError):
             states = {task.id: "done" if task.id in run.results else "skipped" for task in self.tasks}
             states[run.node_id] = "failed"

@@ -84,7 +84,7 @@ class _Link:
         raw = self.open()
         if self.aio is None:
             aio = aiosqlite.Connection(lambda: raw, 64)
-            getattr(aio, "_thread", aio).daemon = True  # a script that never calls close() must still end
+            vars(aio).get("_thread", aio).daemon = True  # a script that never calls close() must still end
             self.aio = await aio
         return self.aio
 
@@ -184,7 +184,7 @@ class SQLiteSession:
         aio = self._link.aio
         assert aio is not None
         try:
-            return await aio._execute(self._drive, program)  # type: ignore[no-any-return]  # noqa: SLF001
+            return await aio._execute(self._drive, program)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001
         except asyncio.CancelledError:
             await self._stop(aio)
             raise
@@ -195,7 +195,7 @@ class SQLiteSession:
             self._link.raw.interrupt()
         while True:
             try:
-                await aio._execute(lambda: None)  # noqa: SLF001  # queued behind the program: it is over when this is
+                await aio._execute(lambda: None)  # type: ignore[no-untyped-call]  # noqa: SLF001  # queued behind the program: it is over when this is
             except asyncio.CancelledError:
                 continue
             except ValueError:  # closed meanwhile

@@ -112,9 +112,10 @@ class SQLite(Dialect):
             return self.encode_any(value.value)
         if isinstance(value, datetime):
             return datetime_text(t.DateTimeType().accept(value))
-        for kind, write in ((date, date.isoformat), (time, time_text), (Decimal, decimal_text), (UUID, str)):
+        writers: dict[type, Convert] = {date: date.isoformat, time: time_text, Decimal: decimal_text, UUID: str}
+        for kind, write in writers.items():
             if isinstance(value, kind):
-                return write(value)  # type: ignore[operator]
+                return write(value)
         return t.dump_json(t.canonical_json(value))
 
     # -- schema ---------------------------------------------------------------------------------------------------
@@ -194,12 +195,12 @@ class SQLite(Dialect):
         if op in ("$startswith", "$endswith"):
             star = (lambda s: _escaped(s) + "*") if op == "$startswith" else (lambda s: "*" + _escaped(s))
             return column.op("GLOB", is_comparison=True)(bind(star))
-        pattern = {
+        patterns: dict[str, Convert] = {
             "$ilike": lambda s: regex.like_pattern(s).to_python(ignore_case=True),
             "$regex": regex.python_pattern,
             "$iregex": lambda s: regex.python_pattern(s, ignore_case=True),
-        }[op]
-        return sa.func.regexp(bind(pattern), column, type_=sa.Boolean())
+        }
+        return sa.func.regexp(bind(patterns[op]), column, type_=sa.Boolean())
 
     def list_match(
         self, op: str, column: ColumnElement[Any], field: t.FieldType, encode: Convert, bind: Bind
@@ -285,12 +286,12 @@ class SQLite(Dialect):
             return sa.func.count(column.distinct())
         decimal = field.storage == "decimal"
         if op == "$sum":
-            zero = sa.literal_column("0" if field.storage == "int" else "0.0")
+            zero: ColumnElement[Any] = sa.literal_column("0" if field.storage == "int" else "0.0")
             return sa.func.df_decimal_sum(column) if decimal else sa.func.coalesce(sa.func.sum(column), zero)
         if op == "$avg":
             return sa.func.df_decimal_avg(column) if decimal else sa.func.avg(column)
         function = sa.func.min if op == "$min" else sa.func.max
-        return function(self.comparable(column, field))  # type: ignore[no-any-return]
+        return function(self.comparable(column, field))
 
     # -- bulk -----------------------------------------------------------------------------------------------------
     def insert(self, table: sa.Table) -> Any:
@@ -302,7 +303,8 @@ class SQLite(Dialect):
         """Write multi-row VALUES statements; auto ids of one statement ascend in row order."""
         width = max(len(insert.columns), 1)
         size = max(1, min(insert.batch_size, most_parameters // width))
-        written, returned = 0, []
+        written = 0
+        returned: list[Any] = []
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             sql = insert.head + ", ".join([insert.group] * len(part)) + insert.tail

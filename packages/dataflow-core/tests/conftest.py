@@ -1,0 +1,65 @@
+"""Fixtures for core's tests.
+
+Core alone has no database: these tests run on SQLite, so workflow-dataflow-sqlite must be installed as well.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow import DataFlow
+from dataflow.runtime import LocalRuntime
+from dataflow.workflow import Workflow
+
+
+class Bench:
+    """A DataFlow under test, with the shortest ways to use its nodes."""
+
+    def __init__(self, db: DataFlow, path: Path | None = None) -> None:
+        self.db = db
+        self.path = path
+
+    def build(self, node_type: Any, params: Mapping[str, Any] | None = None) -> Workflow:
+        """Build a workflow of one node, called "node"."""
+        return self.db.workflow().add_node(node_type, "node", params).build()
+
+    def run(self, node_type: Any, params: Mapping[str, Any] | None = None, **more: Any) -> Any:
+        """Run one node and return its result."""
+        results, _ = LocalRuntime().execute(self.build(node_type, {**(params or {}), **more}))
+        return results["node"]
+
+    def late(self, node_type: Any, params: Mapping[str, Any]) -> Any:
+        """Run one node whose params arrive at execution, so that build() cannot check them."""
+        results, _ = LocalRuntime().execute(self.build(node_type), parameters={"node": params})
+        return results["node"]
+
+    def sql(self, query: str, params: Any = None) -> list[dict[str, Any]]:
+        """Run SQL through AsyncSQLDatabaseNode and return the rows."""
+        return self.run("AsyncSQLDatabaseNode", query=query, params=params)["result"]["data"]
+
+    def dump(self) -> str:
+        """Return everything in the database file, read by the standard library."""
+        assert self.path is not None
+        if not self.path.exists():
+            return ""
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as raw:
+            return "\n".join(raw.iterdump())
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """A fresh database in memory."""
+    with DataFlow(":memory:") as db:
+        yield Bench(db)
+
+
+@pytest.fixture
+def file_bench(tmp_path: Path) -> Iterator[Bench]:
+    """A fresh database in a file."""
+    path = tmp_path / "app.db"
+    with DataFlow(f"sqlite:///{path}") as db:
+        yield Bench(db, path)
