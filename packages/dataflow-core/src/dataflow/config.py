@@ -29,7 +29,9 @@ CORE_SETTINGS = (
     SettingSpec(
         "naive_datetimes", str, "local", "Meaning of a datetime without offset.", choices=("local", "utc", "reject")
     ),
-    SettingSpec("async_operations", bool, True, "Accepted for the documents' sake; both ways always work.", choices=(True,)),
+    SettingSpec(
+        "async_operations", bool, True, "Accepted for the documents' sake; both ways always work.", choices=(True,)
+    ),
     SettingSpec("lock_timeout", float, 30.0, "Seconds to wait for a connection or the writer.", minimum=0),
     SettingSpec("pool_size", int, 20, "Connections kept open, for server databases.", minimum=1),
     SettingSpec("connection_pool_size", int, None, "Another name for pool_size.", minimum=1),
@@ -37,10 +39,13 @@ CORE_SETTINGS = (
     SettingSpec("pool_recycle", int, 3600, "Seconds after which a connection is replaced.", minimum=1),
     SettingSpec("pool_pre_ping", bool, True, "Check an idle connection before use."),
     SettingSpec(
-        "pool_reset_on_return", str, "rollback", "What ends an open transaction of a returned connection.",
+        "pool_reset_on_return",
+        str,
+        "rollback",
+        "What ends an open transaction of a returned connection.",
         choices=("rollback", "commit"),
     ),
-)  # fmt: skip
+)
 """The settings core declares. Pool settings are for server databases; embedded ones have one writer and one reader."""
 
 

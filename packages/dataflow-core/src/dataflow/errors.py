@@ -9,8 +9,8 @@ DataFlowError
 ├── InputError              parameters of an operation are wrong; nothing was written
 ├── NotFoundError           no record under that key
 ├── SchemaError             a table or column is missing or differs
-├── DatabaseError           the database refused: IntegrityError (UniqueError, ForeignKeyError, NotNullError, CheckError),
-│                           QueryError, DatabaseUnavailable, DatabaseTimeout
+├── DatabaseError           the database refused: QueryError, DatabaseUnavailable, DatabaseTimeout
+│   └── IntegrityError      UniqueError, ForeignKeyError, NotNullError, CheckError
 ├── UsageError              the right call in the wrong place (thread, loop, closed instance)
 └── WorkflowError           WorkflowBuildError, WorkflowExecutionError
 

@@ -26,7 +26,7 @@ class _Calls:
         raise NotImplementedError
 
     def create(self, model: str, record: Row, **options: Any) -> Any:
-        """Insert a record and return it as stored. Raises InputError, UniqueError …"""
+        """Insert a record and return it as stored."""
         return self.call(
             "create", model, **_with({"values": dict(record) if isinstance(record, Mapping) else record}, options)
         )
@@ -43,11 +43,11 @@ class _Calls:
         """Remove a record: ``{"deleted": n, key}``."""
         return self.call("delete", model, _id=key, **options)
 
-    def list(self, model: str, filter: Row | None = None, **options: Any) -> Any:  # noqa: A002
-        """Return ``{"records": […], "count": n, …}``; options: sort, limit, offset, cursor, fields, include …"""
+    def list(self, model: str, filter: Row | None = None, **options: Any) -> Any:
+        """Return ``{"records": […], "count": n, …}``; options: sort, limit, offset, cursor, fields, include."""
         return self.call("list", model, **_with({"filter": filter}, options))
 
-    def count(self, model: str, filter: Row | None = None, **options: Any) -> Any:  # noqa: A002
+    def count(self, model: str, filter: Row | None = None, **options: Any) -> Any:
         """Return ``{"count": n}``."""
         return self.call("count", model, **_with({"filter": filter}, options))
 
@@ -72,14 +72,14 @@ class _Calls:
         filter: Row | None = None,
         update: Row | None = None,
         data: Sequence[Row] | None = None,
-        **options: Any,  # noqa: A002
+        **options: Any,
     ) -> Any:
         """Change all records that match, or the records of `data` by key: ``{"updated": n}``."""
         return self.call("bulk_update", model, **_with({"filter": filter, "update": update, "data": data}, options))
 
     def bulk_delete(
         self, model: str, *, filter: Row | None = None, ids: Sequence[Key] | None = None, **options: Any
-    ) -> Any:  # noqa: A002
+    ) -> Any:
         """Remove all records that match, or those with these keys: ``{"deleted": n}``."""
         return self.call("bulk_delete", model, **_with({"filter": filter, "ids": ids}, options))
 

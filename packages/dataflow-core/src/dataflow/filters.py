@@ -382,7 +382,7 @@ class FilterCompiler:
                 return found if value else sa.not_(found)
             found = match("$exists", None)
             return found if wanted else sa.not_(found)
-        if op in ("$in", "$nin") or (op == "$overlap" or op == "$between"):
+        if op in ("$in", "$nin", "$overlap", "$between"):
             if not isinstance(value, (list, tuple)) or (op == "$between" and len(value) != 2):
                 return self._fault("bad-operand", f"{op} on {label!r} takes a list, got {t.kind(value)}")
             if op == "$overlap":

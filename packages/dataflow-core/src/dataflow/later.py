@@ -43,5 +43,5 @@ NODE_SUFFIXES: Final = ("AnalyticsNode",)
 
 
 def refuse(what: str, name: str, **where: str) -> NotYetAvailable:
-    """Build the error for a name of a later release; `what` is "setting", "node type" …"""
+    """Build the error for a name of a later release; `what` is "setting", "node type" or the like."""
     return NotYetAvailable(f"the {what} {name!r} is part of a later release", hint="leave it out for now", where=where)

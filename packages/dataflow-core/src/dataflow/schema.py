@@ -108,7 +108,7 @@ def _check_columns(model: ModelSpec, columns: set[str]) -> None:
     missing = [name for name in model.fields if name not in columns]
     if not missing:
         return
-    msg = f"the table {model.table!r} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} of model {model.name}"
+    msg = f"the table {model.table!r} of model {model.name} lacks {', '.join(missing)}"
     stamps = {"created_at", "updated_at"} & set(missing)
     hint = f"add {'it' if len(missing) == 1 else 'them'} with ALTER TABLE; adding columns by itself needs migrations: {extra_for('capability', 'migrations')}"
     if stamps:

@@ -15,7 +15,7 @@ from dataflow.dialect import COUNT, Command, Program, Session
 from dataflow.errors import DatabaseTimeout, UsageError
 
 if TYPE_CHECKING:
-    from dataflow.engine import Core
+    from dataflow.core import Core
 
 T = TypeVar("T")
 AMBIENT: ContextVar[Mapping[str, Any]] = ContextVar("dataflow_ambient")
@@ -174,7 +174,7 @@ class FairLock:
         except RuntimeError:
             running = None
         if running is not None and self._loop is running:
-            msg = f"{self.what} is held by {self.holder or 'a task'} on this event loop, and a blocking call would stop that loop"
+            msg = f"{self.what} is held by {self.holder or 'a task'} on this event loop, which a blocking call would stop"
             raise UsageError(
                 msg,
                 hint="await the async form: db.express, AsyncLocalRuntime().execute_async(…)",

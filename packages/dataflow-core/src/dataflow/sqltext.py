@@ -54,7 +54,7 @@ class Statement:
 
     @property
     def defines(self) -> bool:
-        """Whether it is something else than reading and changing rows: DDL, PRAGMA, ATTACH …"""
+        """Whether it is something else than reading and changing rows: DDL, PRAGMA, ATTACH or the like."""
         return self.verb not in _READS | _CHANGES | {"WITH"}
 
 

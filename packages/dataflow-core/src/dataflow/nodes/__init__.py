@@ -42,6 +42,7 @@ class BaseDataFlowNode:
 
     def execute(self, input_data: Mapping[str, Any]) -> Any:
         """Do the node's work; override this, or `run`."""
+        del input_data
         msg = f"{type(self).__name__} has neither execute(self, input_data) nor run(self, **inputs)"
         raise UsageError(msg, hint="write one of them", code="bad-node")
 

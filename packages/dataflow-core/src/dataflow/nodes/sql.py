@@ -10,7 +10,8 @@ from dataflow.session import Call, atomic
 from dataflow.types import ValueRefused
 
 if TYPE_CHECKING:
-    from dataflow.engine import Core, DataFlow
+    from dataflow.core import Core
+    from dataflow.engine import DataFlow
 
 FETCH_MODES = ("all", "one", "value", "none")
 

@@ -17,7 +17,7 @@ from dataflow.plugins.specs import Feature, NodeSpec
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from dataflow.engine import Core
+    from dataflow.core import Core
 
 
 class BoundField:

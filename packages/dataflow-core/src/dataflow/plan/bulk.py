@@ -1,4 +1,7 @@
-"""Writing many records: bulk create, update, delete. One call is one transaction unless `commit_every` says otherwise."""
+"""Writing many records: bulk create, update, delete.
+
+One call is one transaction unless `commit_every` says otherwise.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -23,10 +24,8 @@ class PlanCache(Generic[T]):
         """Return the plan of a shape, compiled on first use. A failing compilation leaves no trace."""
         plan = self._plans.get(key)
         if plan is not None:
-            try:
+            with suppress(KeyError):  # another thread dropped it just now; ours is still good
                 self._plans.move_to_end(key)
-            except KeyError:  # another thread dropped it just now; ours is still good
-                pass
             return plan
         plan = compile_plan()
         self.compilations += 1

@@ -1,6 +1,6 @@
 """The base of core's operations: sorting parameters into fields and options, and reporting all faults together."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow import later
@@ -67,8 +67,7 @@ class ModelOperation:
         for parameter in self.kind.parameters:
             route[parameter.name] = parameter.name
             route[f"_{parameter.name}"] = parameter.name
-        for option in self.call_options:
-            route[option] = option
+        route |= {option: option for option in self.call_options}
         if "id" in route:
             route["record_id"] = "id"
             route.update(dict.fromkeys(self.bound.spec.primary_key, KEY))

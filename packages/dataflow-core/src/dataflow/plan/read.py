@@ -188,7 +188,7 @@ class List(_Reading):
         if more:
             rows = rows[: page.limit]
         elif page.limit is None and len(rows) > MANY_ROWS:
-            msg = f"{self.bound.name}ListNode returned {len(rows):,} records at once; page with limit= and cursor=next_cursor"
+            msg = f"{self.bound.name}ListNode returned {len(rows):,} records at once; page with limit= and cursor="
             warnings.warn(msg, stacklevel=2)
         records = [plan.plan.decode(row) for row in rows]
         cursor = sorting.write_cursor(page.sort, records[-1]) if more and records else None

@@ -1,4 +1,4 @@
-"""Upserts, single and bulk: the row with that unique key is changed, or created; which one happened is told truthfully."""
+"""Upserts, single and bulk: the row with that unique key is changed, or created; which of the two is told."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -109,7 +109,8 @@ class Update(ModelOperation):
         ]
         found = ch.read_changes(self.bound, {**fields, **values}, problems)
         if not found and not problems:
-            hint = f"give a field of {self.bound.name}: {', '.join(n for n in self.bound.fields if n not in self.bound.spec.primary_key)}"
+            names = [name for name in self.bound.fields if name not in self.bound.spec.primary_key]
+            hint = f"give a field of {self.bound.name}: {', '.join(names)}"
             problems.append(Problem("empty-update", "nothing to change", hint))
         if problems:
             raise self.bound.refuse(problems, self.name)

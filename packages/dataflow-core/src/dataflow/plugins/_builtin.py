@@ -1,4 +1,4 @@
-"""Core's own contributions, as a plugin like any other: settings, the nodes of every model, model-free nodes, commands."""
+"""Core's own contributions, as a plugin like any other: settings, nodes, runtimes, commands."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -44,7 +44,10 @@ def dataflow_workflow_nodes() -> Iterable[NodeSpec]:
     """Offer the nodes that belong to no model."""
     return [
         NodeSpec(
-            "AsyncSQLDatabaseNode", "sql", "dataflow.nodes.sql:SQLNode", None,
+            "AsyncSQLDatabaseNode",
+            "sql",
+            "dataflow.nodes.sql:SQLNode",
+            None,
             (
                 Parameter("query", "str", required=True, doc="SQL of your own, with :name or $1 placeholders."),
                 Parameter("params", "dict | list", doc="Values of the placeholders."),
@@ -53,18 +56,27 @@ def dataflow_workflow_nodes() -> Iterable[NodeSpec]:
                 Parameter("validate_queries", "bool", default=True, doc="Refuse several statements and DDL."),
                 Parameter("allow_foreign_connections", "bool", default=False, doc="Allow URLs of no live instance."),
             ),
-            ("result",), writes=True, doc="Run SQL of your own.",
+            ("result",),
+            writes=True,
+            doc="Run SQL of your own.",
         ),
         NodeSpec(
-            "TransactionScopeNode", "transaction", "dataflow.nodes.scope:ScopeNode", None,
+            "TransactionScopeNode",
+            "transaction",
+            "dataflow.nodes.scope:ScopeNode",
+            None,
             (
                 Parameter("isolation_level", "str", doc="READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE …"),
                 Parameter("timeout", "float", doc="Seconds the whole transaction may take."),
-                Parameter("rollback_on_error", "bool", default=True, doc="False commits what was done before the failure."),
+                Parameter(
+                    "rollback_on_error", "bool", default=True, doc="False commits what was done before the failure."
+                ),
             ),
-            ("database", "isolation_level"), writes=True, doc="Let the nodes that follow share one transaction.",
+            ("database", "isolation_level"),
+            writes=True,
+            doc="Let the nodes that follow share one transaction.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 @hookimpl

@@ -125,7 +125,7 @@ def dataflow_audit(model: "ModelDraft", config: "Config") -> "Iterable[specs.Fea
 
 @hookspec
 def dataflow_features(model: "ModelDraft", config: "Config") -> "Iterable[specs.Feature] | None":
-    """Return any other features for a model: encryption, cache, slugs …
+    """Return any other features for a model: encryption, cache, slugs and the like.
 
     Called at registration, after the named feature hooks. Two features with one name on a model conflict.
 

@@ -17,7 +17,7 @@ from dataflow.types import kind
 from dataflow.workflow.tasks import DatabaseTask, PythonTask, ScopeTask, Task
 
 if TYPE_CHECKING:
-    from dataflow.engine import Core
+    from dataflow.core import Core
 
 Progress = Callable[["NodeEvent"], None]
 
@@ -179,7 +179,7 @@ def _end(session: Session, command: Command) -> Program[None]:
 
 
 def _stretches(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
-    """Cut tasks into stretches: consecutive database nodes of one database, or a single other node, or a scope's start."""
+    """Cut tasks into stretches: consecutive database nodes of one database, or a single other node."""
     start = 0
     for index in range(1, len(tasks) + 1):
         if index < len(tasks) and _together(tasks[index - 1], tasks[index]):
@@ -298,7 +298,7 @@ def _python(task: PythonTask, state: RunState) -> Steps:
             result = {}
         if not isinstance(result, Mapping):
             msg = f"{task.type} returned {kind(result)}; a node returns a dict of outputs"
-            raise InputError(msg, hint="write return {'result': value}", code="bad-result")  # noqa: TRY301
+            raise InputError(msg, hint="write return {'result': value}", code="bad-result")
     except GeneratorExit:
         raise
     except BaseException as error:

@@ -203,7 +203,8 @@ def _scopes(order: list[Task], connections: Sequence[Connection], problems: list
             )
             if same and task.id not in scope.members:
                 message = f"node {task.id!r} would run inside the transaction {scope.id!r} without belonging to it"
-                hint = f'connect it: add_connection("{scope.id}", "result", "{task.id}", "input"), or move it before the scope'
+                line = f'add_connection("{scope.id}", "result", "{task.id}", "input")'
+                hint = f"connect it: {line}, or move it before the scope"
                 problems.append(Problem("inside-scope", message, hint, {"node": task.id, "scope": scope.id}))
         for member in scope.members:
             if member in inside:

@@ -47,7 +47,7 @@ class WorkflowBuilder:
         self.nodes.append(NodeRecord(node_type, node_id, dict(params or {})))
         return self
 
-    def add_connection(self, source: str, output: str, target: str, input: str) -> Self:  # noqa: A002
+    def add_connection(self, source: str, output: str, target: str, input: str) -> Self:
         """Connect an output of one node to an input of another.
 
         Args:

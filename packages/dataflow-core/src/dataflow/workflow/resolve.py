@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dataflow import later
-from dataflow.engine import DataFlow, find_instance, forget_garbage, live_instances
+from dataflow.engine import DataFlow
 from dataflow.errors import DataFlowError, InputError, suggest
+from dataflow.instances import find_instance, forget_garbage, live_instances
 from dataflow.nodes import BaseDataFlowNode
 from dataflow.nodes.scope import ScopeNode
 from dataflow.nodes.sql import SQLNode
@@ -29,7 +30,7 @@ class Resolver:
         self.live = live_instances()
         self.plugins = (
             bound._core.plugins if bound is not None else (self.live[0]._core.plugins if self.live else plugin_set())
-        )  # noqa: SLF001
+        )
         self._foreign: dict[str, DataFlow] = {}
 
     def task(self, record: "NodeRecord") -> Task:

@@ -13,7 +13,8 @@ from dataflow.nodes.scope import ScopeNode
 from dataflow.session import Call
 
 if TYPE_CHECKING:
-    from dataflow.engine import Core, DataFlow
+    from dataflow.core import Core
+    from dataflow.engine import DataFlow
     from dataflow.plan.bound import BoundModel
     from dataflow.plugins.specs import NodeSpec
 

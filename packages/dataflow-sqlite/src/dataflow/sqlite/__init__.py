@@ -1,3 +1,3 @@
-"""The SQLite dialect of DataFlow, on aiosqlite. Found by its entry point; nothing here needs to be imported by users."""
+"""The SQLite dialect of DataFlow, on aiosqlite; found by its entry point, never imported by users."""
 
 __version__ = "0.1.0"

@@ -22,7 +22,7 @@ def translate(error: sqlite3.Error, path: str) -> e.DataFlowError:
     if text == "integer overflow":
         msg = "the sum does not fit in 64 bits"
         return e.QueryError(msg, hint="declare the field as Decimal, or sum fewer rows", code="arithmetic")
-    if name in ("SQLITE_INTERRUPT",):
+    if name == "SQLITE_INTERRUPT":
         return e.DatabaseTimeout("the statement was interrupted", hint="raise the timeout of the runtime (seconds)")
     return _environment(name, text, path) or _query(text)
 

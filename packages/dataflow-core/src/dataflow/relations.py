@@ -1,0 +1,95 @@
+"""How models reach each other: by a field ``customer_id``, or as `Relation` and `ForeignKey` annotations say."""
+
+from collections.abc import Mapping
+
+from dataflow import naming
+from dataflow.errors import ModelError
+from dataflow.fields import Relation
+from dataflow.plan.bound import BoundModel, BoundRelation
+
+
+class Relations:
+    """Connects the models of one instance, whatever order they are registered in.
+
+    Args:
+        models: name -> model, as it grows.
+    """
+
+    def __init__(self, models: Mapping[str, BoundModel]) -> None:
+        self.models = models
+        self._waiting: dict[str, list[tuple[str, str, Relation]]] = {}
+
+    def add(self, bound: BoundModel) -> None:
+        """Connect a new model with those that are there, in both directions."""
+        for name, field in bound.spec.fields.items():
+            declared = field.relation
+            if declared is None and name.endswith("_id") and field.origin == "user":
+                declared = Relation(name.removesuffix("_id"))
+            if declared is None:
+                continue
+            target = self._model_called(declared.model)
+            if target is None:
+                self._waiting.setdefault(_folded(declared.model), []).append((bound.name, name, declared))
+            else:
+                self._connect(bound, name, declared, target)
+        for source, name, declared in self._waiting.pop(_folded(bound.name), []):
+            if source in self.models:
+                self._connect(self.models[source], name, declared, bound)
+
+    def _model_called(self, name: str) -> BoundModel | None:
+        folded = _folded(name)
+        return next((model for model in self.models.values() if _folded(model.name) == folded), None)
+
+    def _connect(self, source: BoundModel, field: str, declared: Relation, target: BoundModel) -> None:
+        implicit = source.spec.fields[field].relation is None
+        remote = declared.to or (target.spec.primary_key[0] if len(target.spec.primary_key) == 1 else None)
+        if remote is None or remote not in target.fields:
+            if implicit:
+                return
+            msg = f"{source.name}.{field} relates to {target.name}, which has no single field {remote or 'as key'}"
+            raise ModelError(
+                msg,
+                hint=f"name one field: {type(declared).__name__}({target.name!r}, to='…')",
+                where={"model": source.name, "field": field},
+            )
+        if source.fields[field].type != target.fields[remote].type:
+            if implicit:
+                return
+            here, there = source.fields[field].type, target.fields[remote].type
+            msg = f"{source.name}.{field} is {here}, and {target.name}.{remote} is {there}"
+            raise ModelError(msg, hint="give both fields one type", where={"model": source.name, "field": field})
+        name = declared.name or (field.removesuffix("_id") if field.endswith("_id") else None)
+        if name is None:
+            msg = f"the relation of {source.name}.{field} needs a name"
+            hint = f"write {type(declared).__name__}({target.name!r}, name='…')"
+            raise ModelError(msg, hint=hint, where={"model": source.name, "field": field})
+        self._add_relation(
+            source,
+            BoundRelation(name, target.name, many=False, local=field, remote=remote),
+            declared,
+            implicit=implicit,
+        )
+        reverse = declared.reverse or naming.plural(naming.snake(source.name))
+        back = BoundRelation(reverse, source.name, many=True, local=remote, remote=field)
+        self._add_relation(target, back, declared, implicit=implicit)
+        source.plans.clear()
+        target.plans.clear()
+
+    @staticmethod
+    def _add_relation(model: BoundModel, relation: BoundRelation, declared: Relation, *, implicit: bool) -> None:
+        if relation.name not in model.fields and relation.name not in model.relations:
+            model.relations[relation.name] = relation
+            return
+        if implicit and relation.name in model.fields:
+            return  # a field wins its name; the relation can be declared under another
+        taken = "a field" if relation.name in model.fields else "another relation"
+        msg = f"a relation of {model.name} with {relation.target} would be called {relation.name!r}, as {taken} is"
+        which = "reverse" if relation.many else "name"
+        hint = f"write Annotated[…, {type(declared).__name__}({declared.model!r}, {which}='…')]"
+        raise ModelError(
+            msg, hint=hint, where={"model": model.name, "relation": relation.name}, code="duplicate-relation"
+        )
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").lower()
