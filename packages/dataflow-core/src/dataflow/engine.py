@@ -54,6 +54,9 @@ class DataFlow:
         disable: names of installed plugins not to use.
         settings: see ``dataflow doctor --settings`` or `dataflow.config.CORE_SETTINGS`.
 
+    Attributes:
+        core: the inside of the instance, for plugins and runtimes.
+
     Raises:
         ConfigurationError: the URL or a setting is wrong.
         PluginError: a plugin is broken or in conflict.
@@ -81,7 +84,8 @@ class DataFlow:
         dialect.capabilities = spec.capabilities
         for _plugin, _answer in active.collect("dataflow_configure", config=frozen):
             pass
-        self._core = Core(frozen, active, dialect)
+        self.core = Core(frozen, active, dialect)
+        self._core = self.core
         self._finalizer = weakref.finalize(self, _close_core, self._core)
         self._finalizer.atexit = False  # the dialect closes what is idle when the interpreter ends
         instances.add(self)

@@ -374,14 +374,10 @@ class FilterCompiler:
             return dialect.json_match(op, column, path, kind, bind)
 
         if op in FLAGS:
-            wanted = value if op == "$exists" else not value
             if not isinstance(value, bool):
                 return self._fault("bad-operand", f"{op} takes True or False, got {t.kind(value)}")
-            if op == "$null":  # null, or not there at all
-                found = match("$eq", None)
-                return found if value else sa.not_(found)
-            found = match("$exists", None)
-            return found if wanted else sa.not_(found)
+            found = match("$exists" if op == "$exists" else "$eq", None)  # $null: null, or not there at all
+            return found if value else sa.not_(found)
         if op in ("$in", "$nin", "$overlap", "$between"):
             if not isinstance(value, (list, tuple)) or (op == "$between" and len(value) != 2):
                 return self._fault("bad-operand", f"{op} on {label!r} takes a list, got {t.kind(value)}")

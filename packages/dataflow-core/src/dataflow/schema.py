@@ -110,7 +110,8 @@ def _check_columns(model: ModelSpec, columns: set[str]) -> None:
         return
     msg = f"the table {model.table!r} of model {model.name} lacks {', '.join(missing)}"
     stamps = {"created_at", "updated_at"} & set(missing)
-    hint = f"add {'it' if len(missing) == 1 else 'them'} with ALTER TABLE; adding columns by itself needs migrations: {extra_for('capability', 'migrations')}"
+    extra = extra_for("capability", "migrations")
+    hint = f"add what is missing with ALTER TABLE; to have columns added by themselves, {extra}"
     if stamps:
         hint = "set __dataflow__ = {'timestamps': False} if the table has no timestamps; or " + hint
     raise SchemaError(msg, hint=hint, where={"model": model.name, "table": model.table}, code="missing-column")

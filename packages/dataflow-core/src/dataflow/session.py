@@ -174,7 +174,7 @@ class FairLock:
         except RuntimeError:
             running = None
         if running is not None and self._loop is running:
-            msg = f"{self.what} is held by {self.holder or 'a task'} on this event loop, which a blocking call would stop"
+            msg = f"{self.what} is held by {self.holder or 'a task'} on this event loop, which a blocking call stops"
             raise UsageError(
                 msg,
                 hint="await the async form: db.express, AsyncLocalRuntime().execute_async(…)",
