@@ -74,6 +74,7 @@ class Core:
         self.lifespan = AsyncExitStack()
         self.started = False
         self.closed = False
+        self.number = next(_NUMBERS)
         self._metadata: sa.MetaData | None = None
         self.relations = Relations(self.models)
         self._observed = bool(settings["echo"] or settings["monitoring"])

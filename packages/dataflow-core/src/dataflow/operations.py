@@ -223,6 +223,7 @@ KINDS = (
             _DATA,
             _BATCH,
             P("conflict_resolution", "str", default="error", doc="On an existing key: error, skip or upsert."),
+            P("key_fields", "list[str]", doc="The unique key an upsert goes by."),
             _IDS,
             P(
                 "on_error",

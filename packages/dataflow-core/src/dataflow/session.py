@@ -23,6 +23,11 @@ AMBIENT: ContextVar[Mapping[str, Any]] = ContextVar("dataflow_ambient")
 _NOTHING: Mapping[str, Any] = {}
 
 
+def surroundings() -> Mapping[str, Any]:
+    """Return the ambient values of the calling task or thread; a connection's own thread does not see them."""
+    return AMBIENT.get(_NOTHING)
+
+
 class Run:
     """One workflow run, or one explicit transaction: the connections it holds open.
 
@@ -58,10 +63,10 @@ class Call:
 
     __slots__ = ("_now", "after_commit", "ambient", "core", "node_id", "options", "run", "session")
 
-    def __init__(self, core: "Core", options: Mapping[str, Any] = _NOTHING, node_id: str = "") -> None:
+    def __init__(self, core: "Core", node_id: str = "", *, ambient: Mapping[str, Any] | None = None) -> None:
         self.core = core
-        self.options = options
-        self.ambient = AMBIENT.get(_NOTHING)
+        self.options: Mapping[str, Any] = _NOTHING
+        self.ambient = surroundings() if ambient is None else ambient
         self.run = CURRENT_RUN.get()
         self.node_id = node_id
         self.session: Session = None  # type: ignore[assignment]  # set before the first step

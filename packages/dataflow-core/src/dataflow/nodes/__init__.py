@@ -72,7 +72,7 @@ class BaseDataFlowNode:
     async def query(self, sql: str, params: Any = None) -> list[dict[str, Any]]:
         """Await SQL of your own on the instance's database; see `run_custom_query`."""
         core = self.db._core  # noqa: SLF001
-        call = Call(core, node_id=self.node_id)
+        call = Call(core, self.node_id)
         program, writes = sql_program(core, call, sql, params, fetch_mode="all", validate=True)
         found: dict[str, Any] = await core.run(program, call, write=writes, holder=self.node_id)
         rows: list[dict[str, Any]] = found["data"]

@@ -8,7 +8,7 @@ import attrs
 
 from dataflow import types as t
 from dataflow.dialect import Convert, Dialect
-from dataflow.errors import InputError, Problem
+from dataflow.errors import DatabaseError, InputError, Problem
 from dataflow.fields import FieldSpec
 from dataflow.model import ModelSpec
 from dataflow.plan.cache import PlanCache
@@ -176,13 +176,21 @@ class BoundModel:
 
         def decode_row(row: Sequence[Any]) -> dict[str, Any]:
             record = dict(zip(columns, row, strict=True))
-            for name, decode in pairs:
-                value = record[name]
-                if value is not None:
-                    record[name] = decode(value)
+            try:
+                for name, decode in pairs:
+                    value = record[name]
+                    if value is not None:
+                        record[name] = decode(value)
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+                raise self._unreadable(name) from error
             return record
 
         return decode_row
+
+    def _unreadable(self, name: str) -> DatabaseError:
+        msg = f"a stored value of {self.name}.{name} is not {self.fields[name].type}"
+        hint = "something else wrote it: correct the row, or the field's type"
+        return DatabaseError(msg, hint=hint, where={"table": self.spec.table, "column": name}, code="bad-stored-value")
 
     def refuse(self, problems: Iterable[Problem], operation: str) -> InputError:
         """Build the error that reports all faults of a call together."""

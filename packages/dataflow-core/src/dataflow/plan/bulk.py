@@ -210,6 +210,8 @@ class BulkCreate(BulkWriting):
         shared, options = self.split(params)
         conflict = self.choice(options, "conflict_resolution", CONFLICTS)
         on_error = self.choice(options, "on_error", ON_ERROR)
+        if "key_fields" in options and conflict != "upsert":
+            raise self.fault("key_fields goes with conflict_resolution='upsert'", "leave one of them out")
         if conflict == "upsert":
             return (yield from self._as_upsert(shared, options, on_error, call))
         extra = self.shaped(options, call)
@@ -231,6 +233,11 @@ class BulkCreate(BulkWriting):
         passed = {
             f"_{name}": value for name, value in options.items() if name not in ("conflict_resolution", "on_error")
         }
+        rows = rw.as_rows(options.get("data"))
+        given = set(shared) | (set() if isinstance(rows, str) else rw.given_names(rows))
+        if "key_fields" not in options and not any(set(key) <= given for key in self.bound.spec.unique_keys):
+            options = {**options, "conflict_resolution": "error"}  # no unique key is given, so nothing can conflict
+            return (yield from self.program({**shared, **{f"_{n}": v for n, v in options.items()}}, call))
         upsert = self.bound.operation("bulk_upsert")
         return (yield from upsert.program({**shared, **passed}, call))  # type: ignore[no-any-return]
 

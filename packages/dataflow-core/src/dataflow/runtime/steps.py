@@ -12,7 +12,7 @@ import attrs
 
 from dataflow.dialect import COUNT, Command, Program, Session
 from dataflow.errors import DatabaseTimeout, DataFlowError, InputError, WorkflowExecutionError
-from dataflow.session import COMMIT, Call, Run
+from dataflow.session import COMMIT, Call, Run, surroundings
 from dataflow.types import kind
 from dataflow.workflow.tasks import DatabaseTask, PythonTask, ScopeTask, Task
 
@@ -94,6 +94,7 @@ class RunState:
         results: node id -> outputs, filled as nodes are done.
         parameters: inputs of this run.
         deadline: instant (perf_counter) at which an open scope times out, or None.
+        ambient: what surrounded the run when it started, for calls made on a connection's thread.
     """
 
     run: Run
@@ -101,6 +102,7 @@ class RunState:
     parameters: Mapping[str, Mapping[str, Any]]
     progress: Progress | None = None
     deadline: float | None = None
+    ambient: Mapping[str, Any] = attrs.field(factory=surroundings)
 
     def inputs(self, task: Task) -> dict[str, Any]:
         """Gather the inputs of a node.
@@ -128,7 +130,7 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
     It stops early when somebody waits for the connection, so that a long workflow does not starve others.
     """
     for done, task in enumerate(tasks, 1):
-        call = Call(task.core, node_id=task.id)  # type: ignore[arg-type]
+        call = Call(task.core, task.id, ambient=state.ambient)  # type: ignore[arg-type]
         call.run = state.run
         call.session = session
         start = perf_counter() if state.progress is not None else 0.0

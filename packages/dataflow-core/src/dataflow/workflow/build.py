@@ -75,9 +75,29 @@ def _check_templates(nodes: Sequence[NodeRecord], known: set[str], problems: lis
         for path, text in _texts(record.params, ""):
             for source, output in _TEMPLATE.findall(text):
                 if source in known:
-                    line = f'workflow.add_connection("{source}", "{output}", "{record.id}", "{path.split(".")[0]}")'
+                    name, _, inner = path.partition(".")
+                    line = f'workflow.add_connection("{source}", "{output}", "{record.id}", "{name}")'
+                    hint = f"leave {name} out and write {line}"
+                    if inner:
+                        hint = (
+                            f"a connection fills a whole input: let a node of your own return {name}, and connect that"
+                        )
                     message = f"{path} holds the template ${{{source}.{output}}}, which is not replaced"
-                    problems.append(_placed(Problem("template", message, f"leave {path} out and write {line}"), record))
+                    _drop_values_of(record, {*path.split(".")}, problems)
+                    problems.append(_placed(Problem("template", message, hint), record))
+
+
+def _drop_values_of(record: NodeRecord, fields: set[str], problems: list[Problem]) -> None:
+    """Take back what was said of a value that is a template: its type is not the point."""
+    problems[:] = [
+        problem
+        for problem in problems
+        if not (
+            problem.code == "wrong-value"
+            and problem.where.get("node") == record.id
+            and str(problem.where.get("field")) in fields
+        )
+    ]
 
 
 def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -153,7 +173,7 @@ def _order(ids: Sequence[str], connections: Sequence[Connection], problems: list
     try:
         sorter.prepare()
     except CycleError as error:
-        path = " -> ".join(reversed(error.args[1]))
+        path = " -> ".join(error.args[1])
         problems.append(Problem("cycle", f"the connections form a cycle: {path}", "remove one of them"))
         return []
     order: list[str] = []

@@ -1,5 +1,6 @@
 """Which node type a name means, and on which instance."""
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,15 @@ from dataflow.instances import find_instance, forget_garbage, live_instances
 from dataflow.nodes import BaseDataFlowNode
 from dataflow.nodes.scope import ScopeNode
 from dataflow.nodes.sql import SQLNode
+from dataflow.operations import KINDS
 from dataflow.plugins.manager import plugin_set
 from dataflow.plugins.specs import NodeSpec, load
 from dataflow.workflow.tasks import CONTROL, ModelTask, PythonTask, ScopeTask, SQLTask, Task
 
 if TYPE_CHECKING:
     from dataflow.workflow.graph import NodeRecord
+
+_SUFFIXES = sorted((kind.suffix for kind in KINDS), key=len, reverse=True)
 
 
 class Resolver:
@@ -49,7 +53,11 @@ class Resolver:
         db = self._owner(name, constants)
         bound, spec = db._core.node_types[name]  # noqa: SLF001
         if bound is None:
-            return PythonTask(record.id, name, db, constants, spec, cls=load(spec.implementation))
+            cls = load(spec.implementation)
+            for control in ("database", "_database"):
+                if control not in inspect.signature(cls).parameters:
+                    constants.pop(control, None)
+            return PythonTask(record.id, name, db, constants, spec, cls=cls)
         operation = bound.operation(spec.operation)
         _drop_control(constants, operation.route if hasattr(operation, "route") else {})
         return ModelTask(
@@ -64,7 +72,11 @@ class Resolver:
         constants = dict(record.params)
         spec = NodeSpec(cls.__name__, cls.__name__, cls, outputs=cls.outputs, writes=True)
         label = constants.pop("database", None)
-        db = self._instance(label) if label is not None or self.bound is not None or len(self.live) == 1 else None
+        db = (
+            self._instance(label)
+            if label is not None
+            else self.bound or (self.live[0] if len(self.live) == 1 else None)
+        )
         return PythonTask(record.id, cls.__name__, db, constants, spec, cls=cls)
 
     def _owner(self, name: str, constants: Mapping[str, Any]) -> DataFlow:
@@ -80,6 +92,8 @@ class Resolver:
             if name not in db._core.node_types:  # noqa: SLF001
                 raise self._unknown(name, [db])
             return db
+        if self.bound is not None and name in self.bound._core.node_types:  # noqa: SLF001
+            return self.bound
         if len(owners) > 1:
             del owners
             self.live = []
@@ -120,8 +134,13 @@ class Resolver:
         if name in later.NODES or name.endswith(later.NODE_SUFFIXES):
             return later.refuse("node type", name)
         known = {known for db in instances for known in db._core.node_types} | set(self.plugins.workflow_nodes)  # noqa: SLF001
-        close = suggest(name, known)
         models = sorted({model for db in instances for model in db.list_models()})
+        suffix = next((ending for ending in _SUFFIXES if name.endswith(ending)), "")
+        if suffix:  # the operation is right, so the model is what is wrong
+            model = suggest(name.removesuffix(suffix), models)
+            close = f"{model}{suffix}" if model else None
+        else:
+            close = suggest(name, known)
         if close:
             hint = f"did you mean {close!r}?"
         elif models:
@@ -171,7 +190,7 @@ class Resolver:
         own = self._foreign.get(text)
         if own is not None:
             return own
-        other = DataFlow(text, auto_migrate=False)
+        other = DataFlow(text)
         identity = other._core.dialect.identity(other.config.url)  # noqa: SLF001
         for db in self.live:
             if identity and db._core.dialect.identity(db.config.url) == identity:  # noqa: SLF001

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
@@ -60,10 +61,18 @@ class _Link:
         if self.path != ":memory:" and not os.path.isdir(os.path.dirname(self.path)):
             msg = f"the folder {os.path.dirname(self.path)!r} of the database file does not exist"
             raise DatabaseUnavailable(msg, hint="create it, or correct the URL", where={"file": self.path})
-        raw = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
+        create = self.config["auto_migrate"] and not self.config["existing_schema_mode"]
+        if not create and self.path != ":memory:" and not os.path.exists(self.path):
+            msg = "the database file does not exist, and this DataFlow may not create it"
+            hint = "correct the URL, or allow it: DataFlow(auto_migrate=True, existing_schema_mode=False)"
+            raise DatabaseUnavailable(msg, hint=hint, where={"file": self.path})
+        target = self.path if create or self.path == ":memory:" else f"{Path(self.path).as_uri()}?mode=rw"
+        raw = sqlite3.connect(
+            target, uri=not create, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
         try:
             raw.execute(f"PRAGMA busy_timeout = {int(self.config['sqlite_busy_timeout'] * 1000)}")
-            if self.path != ":memory:":
+            if self.path != ":memory:" and not self.config["existing_schema_mode"]:
                 _write_ahead(raw)
             self.prepare(raw)
         except BaseException:
@@ -348,7 +357,9 @@ class SQLiteDatabase:
             "file": self.path,
             "sqlite": sqlite3.sqlite_version,
             "aiosqlite": getattr(aiosqlite, "__version__", "unknown"),
-            "journal_mode": "memory" if self.path == ":memory:" else "wal",
+            "journal_mode": "memory"
+            if self.path == ":memory:"
+            else ("as found" if self.config["existing_schema_mode"] else "wal"),
             "synchronous": self.config["sqlite_synchronous"],
             "connections": len(self._links()),
         }

@@ -5,7 +5,7 @@ Storage is made for other tools too: STRICT tables, ISO texts, canonical Decimal
 
 import os
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
@@ -40,6 +40,12 @@ _BY_VALUE = frozenset({"float", "bytes"})  # IN-lists of these bind each element
 def datetime_text(value: datetime) -> str:
     """Write an instant (aware UTC) at fixed width, so that text order is time order."""
     return value.isoformat(timespec="microseconds")
+
+
+def _instant(text: str) -> datetime:
+    """Read an instant; what other tools wrote without an offset (CURRENT_TIMESTAMP) is UTC."""
+    value = datetime.fromisoformat(text)
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
 def time_text(value: time) -> str:
@@ -96,7 +102,7 @@ class SQLite(Dialect):
             return loads if inner is None else lambda text: [inner(item) for item in loads(text)]
         decoders: dict[str, Callable[[Any], Any]] = {
             "bool": bool,
-            "datetime": datetime.fromisoformat,
+            "datetime": _instant,
             "date": date.fromisoformat,
             "time": time.fromisoformat,
             "decimal": Decimal,
