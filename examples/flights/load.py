@@ -12,8 +12,9 @@ from rich.text import Text
 
 from dataflow import DataFlow
 from dataflow.runtime import LocalRuntime, NodeEvent
-from examples.flights.data import Row, read
-from examples.flights.models import Airline, Airport, Flight, Plane, Weather
+
+from .data import Row, read
+from .models import Airline, Airport, Flight, Plane, Weather
 
 
 def read_all(limit: int | None) -> dict[str, tuple[str, list[Row]]]:
@@ -29,14 +30,14 @@ def read_all(limit: int | None) -> dict[str, tuple[str, list[Row]]]:
     return batches
 
 
-def load(db: DataFlow, batches: dict[str, tuple[str, list[Row]]]) -> dict[str, Any]:
+def load(db: DataFlow, batches: dict[str, tuple[str, list[Row]]], console: Console) -> dict[str, Any]:
     """Load the rows; those that an earlier run has loaded are skipped, by their unique keys."""
     total = sum(len(rows) for _, rows in batches.values())
     start = perf_counter()
     workflow = db.workflow()
     for node, (model, rows) in batches.items():
         workflow.add_node(f"{model}BulkCreateNode", node, {"data": rows, "conflict_resolution": "skip"})
-    with show_progress(total) as progress:
+    with show_progress(total, console) as progress:
         results, _ = LocalRuntime(progress=progress).execute(workflow.build())
     seconds = perf_counter() - start
     created = sum(result["created"] for result in results.values())
@@ -44,9 +45,15 @@ def load(db: DataFlow, batches: dict[str, tuple[str, list[Row]]]) -> dict[str, A
 
 
 @contextmanager
-def show_progress(total: int) -> Iterator[Callable[[NodeEvent], None]]:
-    """Show on stderr how far the load is: a bar on a terminal, else a line per node."""
-    console = Console(stderr=True)
+def show_progress(total: int, console: Console) -> Iterator[Callable[[NodeEvent], None]]:
+    """Show how far the load is: a bar on a terminal, else a line per node."""
+
+    def print_line(event: NodeEvent) -> None:
+        if event.result is not None:
+            rows = event.result["total"]
+            speed = rows / event.seconds
+            console.out(f"{event.node_id:10} {rows:7,} rows {event.seconds:6.2f} s {speed:9,.0f} rows/s")
+
     if not console.is_terminal:
         yield print_line
         return
@@ -54,22 +61,14 @@ def show_progress(total: int) -> Iterator[Callable[[NodeEvent], None]]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("loading", total=total)
 
-        def advance(event: NodeEvent) -> None:
-            if event.state == "running":
+        def move_bar(event: NodeEvent) -> None:
+            if event.result is None:
                 bar.update(task, description=event.node_id)
-            elif event.result is not None:
+            else:
                 bar.advance(task, event.result["total"])
 
-        yield advance
+        yield move_bar
         bar.update(task, description="loaded")
-
-
-def print_line(event: NodeEvent) -> None:
-    """Print what a node has done."""
-    if event.result is not None:
-        rows = event.result["total"]
-        speed = f"{rows / event.seconds:9,.0f} rows/s"
-        Console(stderr=True).print(f"{event.node_id:10} {rows:7,} rows {event.seconds:6.2f} s {speed}", highlight=False)
 
 
 class RowsPerSecond(ProgressColumn):

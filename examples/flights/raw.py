@@ -22,7 +22,9 @@ def copy(path: str) -> dict[str, Any]:
     ):
         target.execute("PRAGMA journal_mode = WAL")
         target.execute("PRAGMA synchronous = NORMAL")
-        for (sql,) in source.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"):
+        for (sql,) in source.execute(
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+        ):
             target.execute(sql)
         tables = {table: source.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}
         start = perf_counter()

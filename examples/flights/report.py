@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +27,7 @@ def change(db: DataFlow) -> dict[str, Any]:
     )
 
     # An upsert: American Eagle (MQ) was renamed in 2014.
-    workflow.add_node("AirlineUpsertNode", "renamed", {"where": {"carrier": "MQ"}, "update": {"name": "Envoy Air"}})
+    workflow.add_node("AirlineUpsertNode", "renamed", {"where": {"carrier": "MQ"}, "create": {"name": "Envoy Air"}})
 
     # The groups of one node are the rows of the next.
     workflow.add_node(
@@ -68,13 +69,9 @@ def ask(db: DataFlow) -> dict[str, Any]:
     workflow.add_node("AirlineListNode", "airlines")
 
     # Filters through relations, from a flight to the airport or the plane …
-    workflow.add_node(
-        "FlightCountNode", "pacific_time", {"filter": {"dest_airport": {"tzone": "America/Los_Angeles"}}}
-    )
+    workflow.add_node("FlightCountNode", "pacific_time", {"filter": {"dest_airport": {"tzone": "America/Los_Angeles"}}})
     for maker in MAKERS:
-        workflow.add_node(
-            "FlightCountNode", maker, {"filter": {"plane": {"manufacturer": {"$startswith": maker}}}}
-        )
+        workflow.add_node("FlightCountNode", maker, {"filter": {"plane": {"manufacturer": {"$startswith": maker}}}})
     # … and back from airports to the flights that arrive there.
     workflow.add_node(
         "AirportListNode",
@@ -97,43 +94,40 @@ def ask(db: DataFlow) -> dict[str, Any]:
     return results
 
 
-def show(changes: dict[str, Any], answers: dict[str, Any]) -> None:
+def show(changes: dict[str, Any], answers: dict[str, Any], console: Console) -> None:
     """Print the results."""
-    console = Console(highlight=False)
     names = {airline["carrier"]: airline["name"] for airline in answers["airlines"]["records"]}
     carriers = [(names[group["carrier"]], group) for group in answers["by_carrier"]["groups"]]
     console.print(totals_table("Carriers", [*carriers, ("all", answers["all"]["groups"][0])]))
     months = [(str(group["month"]), group) for group in answers["by_month"]["groups"]]
     console.print(totals_table("Months", months))
 
-    table = Table(title="Longest waits at the gate", title_justify="left")
-    for column in ("hours late", "flight", "carrier", "to", "plane built"):
-        table.add_column(column)
+    table = Table("hours late", "flight", "carrier", "to", "plane built", title="Longest waits at the gate", box=SIMPLE)
     for flight in answers["most_delayed"]["records"]:
-        plane, airport = flight["plane"] or {}, flight["dest_airport"] or {}
+        plane, airport = flight["plane"], flight["dest_airport"]
         table.add_row(
             f"{flight['dep_delay'] / 60:.1f}",
             f"{flight['carrier']} {flight['flight']}",
             flight["airline"]["name"],
-            airport.get("name", flight["dest"]),
-            str(plane.get("year", "unknown")),
+            airport["name"] if airport else flight["dest"],
+            str(plane["year"]) if plane else "unknown",
         )
     console.print(table)
 
     makers = ", ".join(f"{maker} {answers[maker]['count']:,}" for maker in MAKERS)
     far = ", ".join(airport["name"] for airport in answers["united_beyond_4000_miles"]["records"])
-    console.print(f"Cancelled: {changes['cancelled']['updated']:,}; diverted: {changes['diverted']['updated']:,}")
-    console.print(f"To airports on Pacific time: {answers['pacific_time']['count']:,}")
-    console.print(f"By the plane's maker: {makers}")
-    console.print(f"United's destinations beyond 4,000 miles: {far or 'none'}")
+    console.out(f"Cancelled: {changes['cancelled']['updated']:,}; diverted: {changes['diverted']['updated']:,}")
+    console.out(f"To airports on Pacific time: {answers['pacific_time']['count']:,}")
+    console.out(f"By the plane's maker: {makers}")
+    console.out(f"United's destinations beyond 4,000 miles: {far or 'none'}")
 
 
 def totals_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:
-    """Lay out totals per group."""
-    table = Table("", title=title, title_justify="left")
-    for column in ("flights", "miles", "min late at departure", "min late at arrival"):
+    """Lay out totals per group; delays are averages in minutes."""
+    table = Table("", title=title, box=SIMPLE)
+    for column in ("flights", "miles", "departure delay", "arrival delay"):
         table.add_column(column, justify="right")
     for name, group in rows:
-        delays = [f"{value:.1f}" if value is not None else "–" for value in (group["dep_delay"], group["arr_delay"])]
+        delays = [f"{delay:.1f}" if delay is not None else "-" for delay in (group["dep_delay"], group["arr_delay"])]
         table.add_row(name, f"{group['flights']:,}", f"{group['distance']:,}", *delays)
     return table

@@ -5,6 +5,8 @@ Knows nothing of the facade that users hold, nor of workflows.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +15,7 @@ import attrs
 from dataflow import _loop, config
 from dataflow.dialect import Command, Dialect, Program
 from dataflow.errors import (
+    DataFlowError,
     InputError,
     MissingCapability,
     ModelError,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 from dataflow.relations import Relations
 
 T = TypeVar("T")
+_NUMBERS = count()
 
 
 @attrs.define
@@ -59,6 +63,7 @@ class Core:
         classes: name -> the user's class.
         node_types: node type -> (model or None, spec), of this instance's models and registered nodes.
         workflows: id -> registered workflow.
+        number: counts the instances of this process.
     """
 
     def __init__(self, settings: config.Config, plugins: PluginSet, dialect: Dialect) -> None:
@@ -95,11 +100,14 @@ class Core:
             namespace=namespace,
             place=place,
         )
-        draft = reader.read()
-        features = self._features(draft)
-        for feature in features:
-            feature.extend_model(draft)
-        spec = draft.freeze()
+        try:
+            draft = reader.read()
+            features = self._features(draft)
+            for feature in features:
+                feature.extend_model(draft)
+            spec = draft.freeze()
+        except DataFlowError as error:
+            raise error.at(model=cls.__name__, **({"file": place} if place else {}))
         if spec.name in self.models and self._same(spec):
             return
         self._refuse_clashes(spec)
@@ -112,9 +120,9 @@ class Core:
         self.models[spec.name] = bound
         try:
             self.relations.add(bound)
-        except ModelError:
+        except ModelError as error:
             del self.models[spec.name]
-            raise
+            raise error.at(model=spec.name)
         self.classes[spec.name] = cls
         for node in nodes.values():
             bound.nodes[node.type] = node
@@ -241,8 +249,7 @@ class Core:
         create = self.config["auto_migrate"] and not self.config["existing_schema_mode"]
         body = self._create_locked(create_missing(models, self.dialect, create=create), create=create)
         yield from atomic(call, body) if create else body
-        for model in models:
-            model.ready = True
+        call.after_commit += [partial(setattr, model, "ready", True) for model in models]
 
     def _create_locked(self, body: Program[None], *, create: bool) -> Program[None]:
         if create:
@@ -350,9 +357,12 @@ class Core:
         operation = bound.operation(name)
         call = Call(self)
         self.count(bound, name)
-        return await self.run(
-            operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}"
-        )
+        try:
+            return await self.run(
+                operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}"
+            )
+        except DataFlowError as error:
+            raise error.at(model=bound.name, operation=name)
 
     def execute_blocking(self, bound: BoundModel, name: str, params: Mapping[str, Any]) -> Any:
         """`execute` for synchronous callers: in the calling thread where possible, else on the background loop."""
@@ -363,9 +373,12 @@ class Core:
         operation = bound.operation(name)
         call = Call(self)
         self.count(bound, name)
-        return self.run_blocking(
-            operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}"
-        )
+        try:
+            return self.run_blocking(
+                operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}"
+            )
+        except DataFlowError as error:
+            raise error.at(model=bound.name, operation=name)
 
     def ask(self, program: Program[T], *, write: bool = False) -> T:
         """Run a program of the schema or of doctor, synchronously."""

@@ -190,10 +190,8 @@ class ClassReader:
 
     def error(self, message: str, hint: str, **where: str) -> ModelError:
         """Build an error that names model and place."""
-        place = {"model": self.name, **where}
-        if self.place:
-            place["file"] = self.place
-        return ModelError(message, hint=hint, where=place)
+        file = {"file": self.place} if self.place else {}
+        return ModelError(message, hint=hint, where={"model": self.name, **file, **where})
 
     def read(self) -> ModelDraft:
         """Return the draft, with id and timestamps added."""

@@ -240,7 +240,7 @@ KINDS = (
     OperationKind(
         "bulk_update",
         "BulkUpdateNode",
-        "dataflow.plan.bulk:BulkUpdate",
+        "dataflow.plan.bulk_change:BulkUpdate",
         (
             _FILTER,
             P("update", "dict", doc="Changes for all matches."),
@@ -256,7 +256,7 @@ KINDS = (
     OperationKind(
         "bulk_delete",
         "BulkDeleteNode",
-        "dataflow.plan.bulk:BulkDelete",
+        "dataflow.plan.bulk_change:BulkDelete",
         (
             _FILTER,
             P("ids", "list", doc="Keys instead of a filter."),

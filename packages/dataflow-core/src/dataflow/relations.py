@@ -20,7 +20,22 @@ class Relations:
         self._waiting: dict[str, list[tuple[str, str, Relation]]] = {}
 
     def add(self, bound: BoundModel) -> None:
-        """Connect a new model with those that are there, in both directions."""
+        """Connect a new model with those that are there, in both directions.
+
+        Raises:
+            ModelError: a relation cannot be made; then none is.
+        """
+        before = [(model, dict(model.relations)) for model in self.models.values()]
+        waiting = {name: list(entries) for name, entries in self._waiting.items()}
+        try:
+            self._add(bound)
+        except ModelError:
+            for model, relations in before:
+                model.relations = relations
+            self._waiting = waiting
+            raise
+
+    def _add(self, bound: BoundModel) -> None:
         for name, field in bound.spec.fields.items():
             declared = field.relation
             if declared is None and name.endswith("_id") and field.origin == "user":
@@ -50,19 +65,19 @@ class Relations:
             raise ModelError(
                 msg,
                 hint=f"name one field: {type(declared).__name__}({target.name!r}, to='…')",
-                where={"model": source.name, "field": field},
+                where=_place(source, field=field),
             )
         if source.fields[field].type != target.fields[remote].type:
             if implicit:
                 return
             here, there = source.fields[field].type, target.fields[remote].type
             msg = f"{source.name}.{field} is {here}, and {target.name}.{remote} is {there}"
-            raise ModelError(msg, hint="give both fields one type", where={"model": source.name, "field": field})
+            raise ModelError(msg, hint="give both fields one type", where=_place(source, field=field))
         name = declared.name or (field.removesuffix("_id") if field.endswith("_id") else None)
         if name is None:
             msg = f"the relation of {source.name}.{field} needs a name"
             hint = f"write {type(declared).__name__}({target.name!r}, name='…')"
-            raise ModelError(msg, hint=hint, where={"model": source.name, "field": field})
+            raise ModelError(msg, hint=hint, where=_place(source, field=field))
         self._add_relation(
             source,
             BoundRelation(name, target.name, many=False, local=field, remote=remote),
@@ -86,9 +101,12 @@ class Relations:
         msg = f"a relation of {model.name} with {relation.target} would be called {relation.name!r}, as {taken} is"
         which = "reverse" if relation.many else "name"
         hint = f"write Annotated[…, {type(declared).__name__}({declared.model!r}, {which}='…')]"
-        raise ModelError(
-            msg, hint=hint, where={"model": model.name, "relation": relation.name}, code="duplicate-relation"
-        )
+        raise ModelError(msg, hint=hint, where=_place(model, relation=relation.name), code="duplicate-relation")
+
+
+def _place(model: BoundModel, **inner: str) -> dict[str, str | int]:
+    file = {"file": model.spec.place} if model.spec.place else {}
+    return {"model": model.name, **file, **inner}
 
 
 def _folded(name: str) -> str:

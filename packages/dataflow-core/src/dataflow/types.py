@@ -4,7 +4,6 @@ A type accepts a value (strictly: nothing is coerced but what SPEC §4 lists), o
 How a database stores the accepted value is the dialect's business; it goes by `FieldType.storage`.
 """
 
-import json
 import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
@@ -16,29 +15,9 @@ from uuid import UUID
 
 import attrs
 
+from dataflow.canonical import ValueRefused, canonical_decimal, canonical_json, check_text, dump_json, encodable, kind
+
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
-_SAFE_FLOAT = 1e16  # from here on repr() writes an exponent, which jsonb would expand to an integer
-
-
-class ValueRefused(Exception):  # an internal signal, turned into InputError with field and model
-    """A value does not fit a type.
-
-    Args:
-        message: what was expected and what came, never the value itself.
-        hint: what to pass instead.
-        index: position of the value, when a column of values was checked.
-    """
-
-    def __init__(self, message: str, hint: str = "", index: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.index = index
-
-
-def kind(value: object) -> str:
-    """Name the type of a value for an error message."""
-    return "None" if value is None else type(value).__name__
 
 
 class FieldType:
@@ -170,32 +149,15 @@ class StrType(FieldType):
     def accept(self, value: Any) -> str:
         if not isinstance(value, str):
             raise self._refuse(value, "convert it with str(…)" if isinstance(value, (int, float, UUID)) else "")
-        _check_text(value)
+        check_text(value)
         return value if type(value) is str else str.__str__(value)
 
     def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
         if self._only(values, str, nullable=nullable):
             joined = "".join(filter(None, values))
-            if "\0" not in joined and (joined.isascii() or _encodable(joined)):
+            if "\0" not in joined and (joined.isascii() or encodable(joined)):
                 return values
         return FieldType.accept_column(self, values, nullable=nullable)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_text(text: str) -> None:
-    if "\0" in text:
-        msg = "text with a NUL character cannot be stored"
-        raise ValueRefused(msg, "remove it, or declare the field as bytes")
-    if not text.isascii() and not _encodable(text):
-        msg = "text with a lone surrogate cannot be stored"
-        raise ValueRefused(msg, "decode the input properly, or declare the field as bytes")
 
 
 @attrs.frozen
@@ -337,25 +299,6 @@ class DecimalType(FieldType):
         return canonical_decimal(value)
 
 
-def canonical_decimal(value: Decimal) -> Decimal:
-    """Strip trailing zeros, exponent and the sign of zero, without rounding."""
-    if not value.is_finite():
-        msg = "NaN and infinities cannot be stored"
-        raise ValueRefused(msg, "use None for a missing number")
-    if not value:
-        return Decimal(0)
-    sign, digits, exponent = value.as_tuple()
-    assert isinstance(exponent, int)
-    while digits[-1] == 0:
-        digits, exponent = digits[:-1], exponent + 1
-    if len(digits) + exponent > 131_072 or exponent < -16_383:
-        msg = "the Decimal has more digits than a database holds"
-        raise ValueRefused(msg)
-    if exponent > 0:
-        digits, exponent = digits + (0,) * exponent, 0
-    return Decimal((sign, digits, exponent))
-
-
 @attrs.frozen
 class UUIDType(FieldType):
     """UUIDs; text of a UUID is accepted too."""
@@ -423,43 +366,6 @@ class JsonType(FieldType):
         return canonical_json(value)
 
 
-def canonical_json(value: Any, path: str = "$") -> Any:
-    """Check that `value` is JSON and normalise what databases would write differently (-0.0, huge floats)."""
-    if value is None or value is True or value is False or type(value) is int:
-        return value
-    if isinstance(value, str):
-        try:
-            _check_text(value)
-        except ValueRefused as fault:
-            fault.message = f"{fault.message} (at {path})"
-            raise
-        return str.__str__(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            msg = f"NaN and infinities are not JSON (at {path})"
-            raise ValueRefused(msg, "use None for a missing number")
-        return int(value) if abs(value) >= _SAFE_FLOAT else value + 0.0
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                msg = f"JSON keys are str, got {kind(key)} (at {path})"
-                raise ValueRefused(msg, "convert the key with str(…)")
-        return {canonical_json(key, path): canonical_json(value[key], f"{path}.{key}") for key in sorted(value)}
-    if isinstance(value, (list, tuple)):
-        return [canonical_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, int):
-        return int(value)
-    msg = f"{kind(value)} is not JSON (at {path})"
-    hint = "convert it to text" if isinstance(value, (datetime, date, time, Decimal, UUID, Enum, bytes)) else ""
-    raise ValueRefused(msg, hint)
-
-
-dump_json: Callable[[Any], str] = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-).encode
-"""Write canonical JSON text: keys sorted by code point, no spaces."""
-
-
 @attrs.frozen
 class ArrayType(FieldType):
     """Lists of one scalar type; None is not an element."""
@@ -488,3 +394,28 @@ class ArrayType(FieldType):
     def restore(self) -> Callable[[Any], Any] | None:
         inner = self.item.restore()
         return None if inner is None else lambda values: [inner(value) for value in values]
+
+
+__all__ = [
+    "INT_MAX",
+    "INT_MIN",
+    "ArrayType",
+    "BoolType",
+    "BytesType",
+    "DateTimeType",
+    "DateType",
+    "DecimalType",
+    "EnumType",
+    "FieldType",
+    "FloatType",
+    "IntType",
+    "JsonType",
+    "StrType",
+    "TimeType",
+    "UUIDType",
+    "ValueRefused",
+    "canonical_decimal",
+    "canonical_json",
+    "dump_json",
+    "kind",
+]

@@ -1,0 +1,240 @@
+"""Changing and removing many records: by filter in one statement, or row by row by key."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from dataflow.dialect import COUNT, MANY, Command, Program
+from dataflow.errors import InputError, Problem
+from dataflow.filters import shape
+from dataflow.plan import changes as ch
+from dataflow.plan import rows as rw
+from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.operation import ModelOperation, Result, run_plan
+from dataflow.plan.read import count_rows
+from dataflow.session import Call, atomic
+
+
+class _ByFilter(ModelOperation):
+    """What bulk update and bulk delete share: a filter, a limit, keys in return."""
+
+    def scope(self, builder: PlanBuilder, document: Mapping[str, Any], first: int, limit: int | None) -> int:
+        """Confine a statement to the first `limit` matches in key order; return the number of operands used."""
+        operands: list[Any] = []
+        shape(document, operands)
+        used = first + len(operands)
+        self.compile_filter(builder, document, first)
+        if limit is None:
+            return used
+        table = builder.table
+        keys = [table.c[name] for name in self.bound.spec.primary_key]
+        most = builder.operand(used, None, "limit", like=sa.literal(1))
+        inner = table.alias()
+        chosen = PlanBuilder(self.bound, "related", "select", options=builder.options, table=inner, root=builder.root)
+        chosen.apply_features()
+        self.compile_filter(chosen, document, first)
+        inner_keys = [inner.c[name] for name in self.bound.spec.primary_key]
+        select = chosen.restrict(sa.select(*inner_keys)).order_by(*inner_keys).limit(most)
+        target = keys[0] if len(keys) == 1 else sa.tuple_(*keys)
+        builder.where(target.in_(select))
+        return used + 1
+
+    def finish(self, plan: Plan, values: list[Any], call: Call, *, ids: bool) -> Program[tuple[int, list[Any]]]:
+        """Run the plan: (rows changed, their keys in key order)."""
+        reply = yield from run_plan(plan, values, call)
+        if plan.command.returns == COUNT:
+            return int(reply), []
+        return len(reply), sorted(self.key_of(plan, row) for row in reply) if ids else []
+
+    def key_of(self, plan: Plan, row: Sequence[Any]) -> Any:
+        """Return the key of a returned row: a scalar, or a tuple."""
+        record = plan.decode(row)
+        key = tuple(record[name] for name in self.bound.spec.primary_key)
+        return key[0] if len(key) == 1 else key
+
+    def returning(self, builder: PlanBuilder, statement: Any, operands: int, *, ids: bool) -> Plan:
+        """Compile with RETURNING: all columns where a feature wants to see them, the key where asked, else a count."""
+        names = tuple(self.bound.fields) if builder.remembers else (self.bound.spec.primary_key if ids else ())
+        if not names:
+            return builder.compile(statement, operands=operands, returns=COUNT)
+        statement = statement.returning(*[builder.table.c[name] for name in names])
+        return builder.compile(statement, operands=operands, columns=names)
+
+
+class BulkUpdate(_ByFilter):
+    """Change many records, by filter or row by row."""
+
+    name = "bulk_update"
+
+    def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
+        problems = super().check(params, partial=partial)
+        update = params.get("update", params.get("_update"))
+        if isinstance(update, Mapping):
+            problems += ch.change_problems(self.bound, ch.read_changes(self.bound, update, problems))
+        return problems
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        _, options = self.split(params)
+        extra = self.shaped(options, call)
+        ids = self.flag(options, "return_ids")
+        if "data" in options:
+            if "filter" in options or "update" in options or "limit" in options:
+                raise self.fault(
+                    "data was given together with filter, update or limit", "give rows, or a filter and an update"
+                )
+            return (yield from atomic(call, self._by_rows(options["data"], extra, call, ids=ids)))
+        update = self.mapping(options, "update")
+        document = self.mapping(options, "filter")
+        if document is None or update is None:
+            raise self.fault(
+                "bulk_update needs filter and update, or data",
+                "give filter={…} (all records: {}) and update={…}",
+                "missing-data",
+            )
+        problems: list[Problem] = []
+        found = ch.read_changes(self.bound, update, problems)
+        if not found and not problems:
+            problems.append(Problem("empty-update", "nothing to change", "give at least one field in update"))
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        limit = self.whole(options, "limit")
+        operands: list[Any] = []
+        key = ("bulk_update", ch.change_shape(found, operands), shape(document, operands), limit is None, ids, extra)
+        plan: Plan = self.bound.plans.get(key, lambda: self._compile(found, document, limit, extra, ids=ids))
+        operands += [] if limit is None else [limit]
+        count, keys = yield from self.finish(plan, operands, call, ids=ids)
+        return Result({"updated": count, **({"ids": keys} if ids else {})})
+
+    def _compile(
+        self, found: list[ch.Change], document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool
+    ) -> Plan:
+        problems = ch.change_problems(self.bound, found)
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra)).apply_features()
+        ch.compile_changes(builder, found)
+        used = self.scope(builder, document, len(found), limit)
+        statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
+        return self.returning(builder, statement, used, ids=ids)
+
+    def _by_rows(self, data: Any, extra: Any, call: Call, *, ids: bool) -> Program[dict[str, Any]]:
+        rows = rw.as_rows(data)
+        if isinstance(rows, str):
+            raise self.fault(rows)
+        batches: dict[Any, tuple[Plan, list[tuple[int, list[Any], list[Any]]]]] = {}
+        problems: list[Problem] = []
+        for index, row in enumerate(rows):
+            try:
+                shape_key, found, key, operands = self._row(row)
+                plan = self.bound.plans.get(
+                    ("bulk_update_rows", shape_key, ids, extra),
+                    partial(self._compile, found, key, None, extra, ids=ids),
+                )
+                batches.setdefault(shape_key, (plan, []))[1].append((index, operands, plan.arguments(operands, call)))
+            except InputError as error:
+                faults = error.problems or (Problem(error.code, error.message, error.hint),)
+                problems += [attrs.evolve(p, message=f"row {index}: {p.message}", where={"row": index}) for p in faults]
+                if len(problems) >= rw.MOST_PROBLEMS:
+                    break
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        updated = 0
+        keys: list[Any] = [None] * len(rows)
+        for plan, items in batches.values():
+            if plan.command.returns == COUNT and plan.plain:
+                updated += yield Command(plan.command.sql, MANY, writes=True), [args for _, _, args in items]
+                continue
+            for index, operands, _ in items:
+                reply = yield from plan.run(operands, call)
+                updated += reply if plan.command.returns == COUNT else len(reply)
+                if ids and reply:
+                    keys[index] = self.key_of(plan, reply[0])
+        out: dict[str, Any] = {"updated": updated, "total": len(rows), "missing": len(rows) - updated}
+        return Result({**out, "ids": keys} if ids else out)
+
+    def _row(self, row: Mapping[str, Any]) -> tuple[Any, list[ch.Change], dict[str, Any], list[Any]]:
+        names = self.bound.spec.primary_key
+        lacking = [name for name in names if name not in row]
+        if lacking:
+            raise self.fault(
+                f"the key {', '.join(lacking)} is missing", f"every row of data names its {', '.join(names)}"
+            )
+        problems: list[Problem] = []
+        found = ch.read_changes(self.bound, {n: v for n, v in row.items() if n not in names}, problems)
+        if not found and not problems:
+            problems.append(Problem("empty-update", "nothing to change", "give at least one field besides the key"))
+        if problems:
+            raise self.bound.refuse(problems, self.name)
+        key = self.key_filter({name: row[name] for name in names})
+        operands: list[Any] = []
+        return (ch.change_shape(found, operands), shape(key, operands)), found, key, operands
+
+
+class BulkDelete(_ByFilter):
+    """Remove many records."""
+
+    name = "bulk_delete"
+
+    def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        _, options = self.split(params)
+        extra = self.shaped(options, call)
+        ids = self.flag(options, "return_ids")
+        limit = self.whole(options, "limit")
+        confirmed = self.flag(options, "confirmed")
+        documents = self._documents(options, limit)
+        if self.flag(options, "confirmation_required") and not confirmed:
+            total = 0
+            for document in documents:
+                operands: list[Any] = []
+                total += yield from count_rows(self, document, shape(document, operands), operands, extra, call)
+            total = total if limit is None else min(total, limit)
+            return Result({"deleted": 0, "confirmation_required": True, "would_delete": total})
+        if documents == [{}] and not confirmed:
+            hint = "pass confirmed=True to delete every record, or give a filter"
+            raise self.fault("an empty filter would delete every record", hint, "unconfirmed")
+        return (yield from atomic(call, self._delete(documents, limit, extra, call, ids=ids)))
+
+    def _documents(self, options: Mapping[str, Any], limit: int | None) -> list[Mapping[str, Any]]:
+        document = self.mapping(options, "filter")
+        keys = options.get("ids")
+        if (keys is None) == (document is None):
+            raise self.fault(
+                "bulk_delete needs filter or ids, and not both", "give filter={…} or ids=[…]", "missing-data"
+            )
+        if keys is None:
+            assert document is not None
+            return [document]
+        if isinstance(keys, (str, bytes, Mapping)) or not isinstance(keys, Sequence):
+            raise self.fault("ids takes a list of keys")
+        if limit is not None:
+            raise self.fault("limit goes with filter, not with ids")
+        filters = [self.key_filter(key) for key in keys]
+        names = self.bound.spec.primary_key
+        if len(names) == 1:
+            parts = [filters[i : i + 1000] for i in range(0, len(filters), 1000)]
+            return [{names[0]: {"$in": [key[names[0]] for key in part]}} for part in parts]
+        return [{"$or": filters[i : i + 100]} for i in range(0, len(filters), 100)]
+
+    def _delete(
+        self, documents: list[Mapping[str, Any]], limit: int | None, extra: Any, call: Call, *, ids: bool
+    ) -> Program[dict[str, Any]]:
+        deleted = 0
+        keys: list[Any] = []
+        for document in documents:
+            operands: list[Any] = []
+            key = ("bulk_delete", shape(document, operands), limit is None, ids, extra)
+            plan: Plan = self.bound.plans.get(key, partial(self._compile, document, limit, extra, ids=ids))
+            operands += [] if limit is None else [limit]
+            count, found = yield from self.finish(plan, operands, call, ids=ids)
+            deleted += count
+            keys += found
+        return Result({"deleted": deleted, **({"ids": keys} if ids else {})})
+
+    def _compile(self, document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool) -> Plan:
+        builder = PlanBuilder(self.bound, self.name, "delete", options=dict(extra)).apply_features()
+        used = self.scope(builder, document, 0, limit)
+        statement = builder.restrict(sa.delete(builder.table))
+        return self.returning(builder, statement, used, ids=ids)
