@@ -366,6 +366,12 @@ class SQLiteDatabase:
 
 
 def _close_aio(aio: aiosqlite.Connection) -> None:
+    if threading.current_thread() is vars(aio).get(
+        "_thread", aio
+    ):  # garbage collected there: it cannot wait for itself
+        aio.stop()
+        return
+
     async def close() -> None:
         await asyncio.wait_for(aio.close(), 5)
 
