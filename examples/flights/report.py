@@ -125,7 +125,7 @@ def show(changes: dict[str, Any], answers: dict[str, Any], console: Console) -> 
 def totals_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:
     """Lay out totals per group; delays are averages in minutes."""
     table = Table("", title=title, box=SIMPLE)
-    for column in ("flights", "miles", "departure delay", "arrival delay"):
+    for column in ("flights", "miles", "dep. delay", "arr. delay"):
         table.add_column(column, justify="right")
     for name, group in rows:
         delays = [f"{delay:.1f}" if delay is not None else "-" for delay in (group["dep_delay"], group["arr_delay"])]

@@ -39,7 +39,7 @@ class Bench:
 
     def sql(self, query: str, params: Any = None) -> list[dict[str, Any]]:
         """Run SQL through AsyncSQLDatabaseNode and return the rows."""
-        return self.run("AsyncSQLDatabaseNode", query=query, params=params)["result"]["data"]
+        return self.run("AsyncSQLDatabaseNode", {"query": query, "params": params})["result"]["data"]
 
     def dump(self) -> str:
         """Return everything in the database file, read by the standard library."""
@@ -53,6 +53,13 @@ class Bench:
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     """A fresh database in memory."""
+    with DataFlow(":memory:") as db:
+        yield Bench(db)
+
+
+@pytest.fixture(scope="module")
+def module_bench() -> Iterator[Bench]:
+    """One database in memory for a module's tests that only read."""
     with DataFlow(":memory:") as db:
         yield Bench(db)
 

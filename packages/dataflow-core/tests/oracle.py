@@ -7,10 +7,12 @@ right when it gives the same answers; so this module serves any database.
 
 import enum
 import fractions
+import functools
 import json
 import math
 import re
 import string
+import sys
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
@@ -169,6 +171,7 @@ documents = st.recursive(
 )
 
 
+@functools.cache
 def values(name: str, kind: str) -> st.SearchStrategy[Any]:
     """Values of a field, never None."""
     if kind == "json":
@@ -177,25 +180,31 @@ def values(name: str, kind: str) -> st.SearchStrategy[Any]:
         return st.lists(values(name, kind[5:-1]), max_size=3)
     if kind == "enum":
         return st.sampled_from(list(ENUMS[name]))
+    if name == "text":
+        return st.sampled_from(TEXTS) | st.text(LETTERS, max_size=4)
     return st.sampled_from(WORDS if name == "words" else POOLS[kind])
 
 
-def _row(model: str, key: int) -> st.SearchStrategy[dict[str, Any]]:
-    given = {
-        name: st.none() | values(name, kind) for name, kind in FIELDS[model].items() if name not in ("id", "maker_id")
-    }
+@functools.cache
+def _rows(model: str, most: int) -> st.SearchStrategy[list[dict[str, Any]]]:
+    given = {name: values(name, kind) for name, kind in FIELDS[model].items() if name != "id"}
     if model == "Thing":
-        given["maker_id"] = st.none() | st.integers(1, 4)
-    return st.fixed_dictionaries({"id": st.just(key), **given})
+        given["maker_id"] = st.integers(1, 4)
+    some = st.lists(st.sampled_from(sorted(given)), max_size=10, unique=True)
+    row = some.flatmap(lambda names: st.fixed_dictionaries({name: given[name] for name in names}))
+    return st.lists(row, max_size=most)
 
 
 @st.composite
 def tables(draw: st.DrawFn, *, things: int = 6, makers: int = 3) -> dict[str, list[dict[str, Any]]]:
-    """Rows of both models, in an order that is not that of their keys."""
+    """Rows of both models, in an order that is not that of their keys; most fields of a row are None."""
     found = {}
     for model, most in (("Maker", makers), ("Thing", things)):
-        keys = draw(st.permutations(range(1, draw(st.integers(0, most)) + 1)))
-        found[model] = [draw(_row(model, key)) for key in keys]
+        rows = draw(_rows(model, most))
+        up = draw(st.booleans())
+        keys = range(1, len(rows) + 1) if up else range(len(rows), 0, -1)
+        nothing = dict.fromkeys(FIELDS[model])
+        found[model] = [{**nothing, **row, "id": key} for key, row in zip(keys, rows, strict=True)]
     return found
 
 
@@ -215,11 +224,8 @@ PATTERNS = (
     ("", ""),
 )
 """(pattern of the shared language, what it means to Python's `re`)."""
+LETTERS = "aAbéÉ%_*?[]^\\\n😀"
 LIKES = ("%", "_", "a%", "%b", "%a%", "a_b", "a\\%", "a\\_b", "%\\\\%", "", "%*?[%", "__", "É", "a%%b")
-
-
-def _listed(name: str, kind: str) -> st.SearchStrategy[list[Any]]:
-    return st.lists(st.none() | values(name, kind), max_size=5)
 
 
 def _as_text(value: Any) -> st.SearchStrategy[Any]:
@@ -234,6 +240,10 @@ def _as_text(value: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from([value, *texts])
 
 
+likes = st.lists(st.sampled_from([*LETTERS.replace("\\", ""), "\\\\", "\\%", "\\_", "\\a"]), max_size=4).map("".join)
+
+
+@functools.cache
 def operands(name: str, kind: str) -> st.SearchStrategy[Any]:
     """What a filter may compare a field with: its values, and what converts to them."""
     plain = values(name, kind)
@@ -248,6 +258,7 @@ def operands(name: str, kind: str) -> st.SearchStrategy[Any]:
     return plain
 
 
+@functools.cache
 def conditions(name: str, kind: str, depth: int = 2) -> st.SearchStrategy[Any]:
     """What may stand under a field."""
     one = operands(name, kind)
@@ -263,8 +274,8 @@ def conditions(name: str, kind: str, depth: int = 2) -> st.SearchStrategy[Any]:
         ops |= dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), one)
         ops["$between"] = st.tuples(one, one).map(list)
     if kind == "str":
-        ops |= dict.fromkeys(("$startswith", "$endswith", "$contains"), one)
-        ops |= dict.fromkeys(("$like", "$ilike"), st.sampled_from(LIKES))
+        ops |= dict.fromkeys(("$startswith", "$endswith", "$contains"), one | st.text(LETTERS, max_size=2))
+        ops |= dict.fromkeys(("$like", "$ilike"), st.sampled_from(LIKES) | likes)
         ops |= dict.fromkeys(("$regex", "$iregex"), st.sampled_from(PATTERNS).map(lambda pair: pair[0]))
     if kind.startswith("list["):
         ops["$contains"] = operands(name, kind[5:-1])
@@ -285,6 +296,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+@functools.cache
 def member_conditions(depth: int = 2) -> st.SearchStrategy[Any]:
     """What may stand under a JSON member, or under a whole document (where a dict would name members)."""
     any_value = st.sampled_from(MEMBERS) | documents
@@ -319,28 +331,42 @@ def member_conditions(depth: int = 2) -> st.SearchStrategy[Any]:
     return found | nested(member_conditions(0)) | below
 
 
-@st.composite
-def filters(draw: st.DrawFn, model: str = "Thing", depth: int = 3) -> dict[str, Any]:
+@functools.cache
+def filters(model: str = "Thing", depth: int = 3) -> st.SearchStrategy[dict[str, Any]]:
     """Filter documents: fields, JSON members (nested and dotted), relations (nested and dotted), logic."""
-    found: dict[str, Any] = {}
-    for _ in range(draw(st.integers(1, 2))):
-        choice = draw(st.integers(0, 9))
-        if depth and choice < 3:
-            found |= draw(nested(filters(model, depth - 1)))
-        elif depth and choice == 3:
-            relation, (target, *_rest) = draw(st.sampled_from(sorted(RELATIONS[model].items())))
-            inner = draw(filters(target, depth - 1))
-            dotted = {f"{relation}.{name}": under for name, under in inner.items() if not name.startswith("$")}
-            flags = st.sampled_from([{"$exists": True}, {"$exists": False}, {"$null": True}, None, {}])
-            found |= draw(st.sampled_from([{relation: inner}, dotted]) | flags.map(lambda flag: {relation: flag}))
+    parts = [_field_filters(model)]
+    if depth:
+        parts += [nested(filters(model, depth - 1)).map(dict), _relation_filters(model, depth - 1)]
+    return st.lists(st.one_of(*parts), min_size=1, max_size=2).map(
+        lambda found: {key: value for part in found for key, value in part.items()}
+    )
+
+
+def _field_filters(model: str) -> st.SearchStrategy[dict[str, Any]]:
+    dotted = st.lists(st.sampled_from(KEYS[:4]), max_size=2).map(".".join)
+    found = []
+    for name, kind in FIELDS[model].items():
+        if kind == "json":
+            pairs = st.tuples(dotted, member_conditions())
+            found += [pairs.map(lambda pair, name=name: {f"{name}.{pair[0]}" if pair[0] else name: pair[1]})] * 3
         else:
-            name = draw(st.sampled_from(sorted(FIELDS[model])))
-            if FIELDS[model][name] == "json":
-                keys = draw(st.lists(st.sampled_from(KEYS[:4]), max_size=2))
-                found[".".join([name, *keys])] = draw(member_conditions())
-            else:
-                found[name] = draw(conditions(name, FIELDS[model][name]))
-    return found
+            found.append(conditions(name, kind).map(lambda under, name=name: {name: under}))
+    return st.one_of(*found).map(dict)  # a mapped strategy is one choice among others, not as many as it has branches
+
+
+def _relation_filters(model: str, depth: int) -> st.SearchStrategy[dict[str, Any]]:
+    flags = st.sampled_from([{"$exists": True}, {"$exists": False}, {"$null": True}, None, {}])
+    found = []
+    for relation, (target, *_) in RELATIONS[model].items():
+        inner = filters(target, depth)
+        found += [
+            flags.map(lambda flag, relation=relation: {relation: flag}),
+            inner.map(lambda under, relation=relation: {relation: under}),
+            inner.map(
+                lambda under, relation=relation: {f"{relation}.{k}": v for k, v in under.items() if k[0] != "$"}
+            ),
+        ]
+    return st.one_of(*found).map(dict)  # a mapped strategy is one choice among others, not as many as it has branches
 
 
 # -- the meaning of filters -------------------------------------------------------------------------------------------
@@ -583,7 +609,15 @@ FUNCTIONS = ("$sum", "$avg", "$min", "$max", "$count", "$count_distinct")
 
 
 class Overflow(Exception):
-    """The sum of a group does not fit its type: the database must say so."""
+    """The sum of a group does not fit its type: the database must say so.
+
+    Attributes:
+        certain: False where only some order of adding up overflows.
+    """
+
+    def __init__(self, *, certain: bool) -> None:
+        super().__init__()
+        self.certain = certain
 
 
 @st.composite
@@ -657,10 +691,12 @@ def _aggregate(function: str, field: str, rows: list[dict[str, Any]], kind: str)
 
 def _total(kind: str, found: list[Any]) -> Any:
     if kind == "float":
-        return _float(sum(map(fractions.Fraction, found), fractions.Fraction()))
-    total = sum(found, Decimal(0) if kind == "decimal" else 0) if kind == "int" else _exact(found)
-    if kind == "int" and not INT_MIN <= total <= INT_MAX:
-        raise Overflow
+        return _float(found)
+    if kind == "decimal":
+        return _exact(found)
+    total = sum(found)
+    if not INT_MIN <= total <= INT_MAX:
+        raise Overflow(certain=True)
     return total
 
 
@@ -671,17 +707,18 @@ def _exact(found: list[Decimal]) -> Decimal:
     return total
 
 
-def _float(exact: fractions.Fraction) -> float:
-    try:
-        return float(exact)
-    except OverflowError:
-        raise Overflow from None
+def _float(found: list[float]) -> float:
+    if abs(sum(map(fractions.Fraction, found))) > sys.float_info.max:
+        raise Overflow(certain=True)
+    if sum(map(fractions.Fraction, map(abs, found))) > sys.float_info.max:
+        raise Overflow(certain=False)
+    return math.fsum(found)
 
 
 def _average(kind: str, found: list[Any]) -> Any:
     if kind == "decimal":
         return Context(prec=28, rounding=ROUND_HALF_EVEN).divide(_exact(found), Decimal(len(found)))
-    return _float(sum(map(fractions.Fraction, found), fractions.Fraction()) / len(found))
+    return _float(found) / len(found) if kind == "float" else sum(found) / len(found)
 
 
 def same_number(got: Any, expected: Any, magnitude: float) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote
 import attrs
 
 from dataflow import later
-from dataflow.errors import ConfigurationError, suggest
+from dataflow.errors import ConfigurationError, MissingCapability, suggest
 from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
 from dataflow.plugins.specs import SettingSpec
@@ -47,6 +47,19 @@ CORE_SETTINGS = (
     ),
 )
 """The settings core declares. Pool settings are for server databases; embedded ones have one writer and one reader."""
+
+ELSEWHERE = frozenset(
+    {
+        "audit_logging",
+        "multi_tenant",
+        "protection",
+        "tenant_database_prefix",
+        "tenant_id_header",
+        "tenant_isolation",
+    }
+)
+"""Settings of the public API that other packages declare; without the package they are refused, never ignored."""
+_OFF = ("", "0", "false", "no", "off")
 
 
 @attrs.frozen
@@ -168,6 +181,7 @@ def read_settings(given: Mapping[str, Any], plugins: PluginSet, url: DatabaseURL
 
     Raises:
         ConfigurationError: a name is unknown, or a value has the wrong type or is out of range.
+        MissingCapability: no active plugin declares a setting that asks for its package.
         NotYetAvailable: a setting of a later release has another value than its default.
     """
     declared = {name: spec for (scope, name), spec in plugins.settings.items() if scope == "instance"}
@@ -191,21 +205,28 @@ def read_settings(given: Mapping[str, Any], plugins: PluginSet, url: DatabaseURL
             explicit.add(name)
         else:
             values[name] = spec.default
-    for name in later.SETTINGS:
-        text = os.environ.get(f"DATAFLOW_{name.upper()}", "").lower()
-        if text not in ("", "0", "false", "no", "off", str(later.SETTINGS[name]).lower()):
-            raise later.refuse("setting", name, variable=f"DATAFLOW_{name.upper()}")
+    for name in (ELSEWHERE | later.SETTINGS.keys()) - declared.keys():
+        variable = f"DATAFLOW_{name.upper()}"
+        text = os.environ.get(variable, "").lower()
+        if text in _OFF or text == str(later.SETTINGS.get(name)).lower():
+            continue
+        raise (
+            _lacking(name, variable=variable) if name in ELSEWHERE else later.refuse("setting", name, variable=variable)
+        )
     if values.get("connection_pool_size") is not None:
         values["pool_size"] = values["connection_pool_size"]
     return Config(values, frozenset(explicit), url)
 
 
+def _lacking(name: str, **where: str) -> MissingCapability:
+    msg = f"the setting {name!r} needs a package that is not installed"
+    return MissingCapability(msg, hint=extra_for("setting", name) or "leave it out", where={"setting": name, **where})
+
+
 def _unknown(name: str, declared: Mapping[str, SettingSpec]) -> ConfigurationError:
-    extra = extra_for("setting", name)
-    if extra:
-        msg = f"the setting {name!r} needs a package that is not installed"
-        return ConfigurationError(msg, hint=extra, code="unknown-setting")
-    close = suggest(name, [*declared, *later.SETTINGS, "database_url", "plugins", "disable"])
+    if name in ELSEWHERE:
+        return _lacking(name)
+    close = suggest(name, [*declared, *ELSEWHERE, *later.SETTINGS, "database_url", "plugins", "disable"])
     msg = f"there is no setting {name!r}"
     hint = f"did you mean {close!r}?" if close else "run 'dataflow doctor --settings' to list all settings"
     return ConfigurationError(msg, hint=hint, code="unknown-setting")
@@ -216,7 +237,7 @@ def _from_text(spec: SettingSpec, text: str) -> Any:
         folded = text.strip().lower()
         if folded in ("1", "true", "yes", "on"):
             return True
-        return False if folded in ("0", "false", "no", "off", "") else text
+        return False if folded in _OFF else text
     if spec.type in (int, float):
         try:
             return spec.type(text)
@@ -225,20 +246,27 @@ def _from_text(spec: SettingSpec, text: str) -> Any:
     return text
 
 
+def _example(spec: SettingSpec, variable: str) -> str:
+    sample = {bool: True, str: "…"}.get(spec.type, 1) if spec.default is None else spec.default
+    text = f"{variable}={str(sample).lower()}" if variable else f"{spec.name}={sample!r}"
+    return f"for example {text} ({spec.doc.removesuffix('.')})"
+
+
 def _checked(spec: SettingSpec, value: Any, variable: str) -> Any:
     where = {"variable": variable} if variable else {}
     if value is None and spec.default is None:
         return None
     if spec.type is float and type(value) is int:
         value = float(value)
-    if spec.type is not object and (not isinstance(value, spec.type) or (spec.type is not bool and value is True)):
+    a_flag = isinstance(value, bool) and spec.type is not bool
+    if spec.type is not object and (not isinstance(value, spec.type) or a_flag):
         msg = f"the setting {spec.name!r} takes {spec.type.__name__}, got {type(value).__name__}"
-        raise ConfigurationError(msg, hint=spec.doc, where=where, code="bad-setting")
+        raise ConfigurationError(msg, hint=_example(spec, variable), where=where, code="bad-setting")
     if spec.choices and value not in spec.choices:
         msg = f"the setting {spec.name!r} cannot be {value!r}"
         hint = f"choose one of {', '.join(map(repr, spec.choices))}"
         raise ConfigurationError(msg, hint=hint, where=where, code="bad-setting")
     if spec.minimum is not None and value < spec.minimum:
         msg = f"the setting {spec.name!r} must be at least {spec.minimum:g}"
-        raise ConfigurationError(msg, hint=spec.doc, where=where, code="bad-setting")
+        raise ConfigurationError(msg, hint=_example(spec, variable), where=where, code="bad-setting")
     return value

@@ -3,6 +3,7 @@
 Knows nothing of the facade that users hold, nor of workflows.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -19,7 +20,6 @@ from dataflow.errors import (
     InputError,
     MissingCapability,
     ModelError,
-    PluginConflictError,
     suggest,
 )
 from dataflow.fields import ForeignKey
@@ -63,6 +63,7 @@ class Core:
         classes: name -> the user's class.
         node_types: node type -> (model or None, spec), of this instance's models and registered nodes.
         workflows: id -> registered workflow.
+        lifespan: what plugins run alongside, entered on the loop `home`.
         number: counts the instances of this process.
     """
 
@@ -77,6 +78,7 @@ class Core:
         self.workflows: dict[str, Any] = {}
         self.stats = Stats()
         self.lifespan = AsyncExitStack()
+        self.home: asyncio.AbstractEventLoop | None = None
         self.started = False
         self.closed = False
         self.number = next(_NUMBERS)
@@ -112,9 +114,7 @@ class Core:
             return
         self._refuse_clashes(spec)
         bound = BoundModel(self, spec, features)
-        nodes: dict[Any, specs.NodeSpec] = self.plugins.descriptors(
-            "dataflow_nodes", lambda node: node.type, model=spec, config=self.config
-        )
+        nodes = self.plugins.nodes(spec, self.config)
         for node in nodes.values():
             self.refuse_taken_node(node.type, f"model {spec.name}")
         self.models[spec.name] = bound
@@ -132,25 +132,24 @@ class Core:
         return self.models[spec.name].spec == spec
 
     def _features(self, draft: ModelDraft) -> tuple[specs.Feature, ...]:
-        found: list[specs.Feature] = []
+        found: list[tuple[str, specs.Feature]] = []
         for option, hook in FEATURE_OPTIONS.items():
-            answers = self.plugins.collect(hook, model=draft, config=self.config)
-            if option == "audit_log":
-                features = [feature for _, answer in answers for feature in answer]
-            else:
-                features = [answer for _, answer in answers]
-                if len(features) > 1:
-                    names = " and ".join(plugin for plugin, _ in answers)
-                    msg = f"{option} of model {draft.name} is provided by two plugins: {names}"
-                    raise PluginConflictError(msg, hint="disable one with DATAFLOW_DISABLE_PLUGINS")
+            features = self.plugins.features(hook, model=draft, config=self.config)
+            if option != "audit_log" and len(features) > 1:
+                raise self.plugins.conflict(f"{option} of model {draft.name}", features[0][0], features[1][0])
             if draft.options.get(option) and not features:
                 msg = f"model {draft.name} asks for {option}, which no active plugin provides"
                 hint = extra_for("capability", option) or f"remove {option!r} from __dataflow__"
                 raise MissingCapability(msg, hint=hint, where={"model": draft.name, "option": option})
             found += features
-        for _, answer in self.plugins.collect("dataflow_features", model=draft, config=self.config):
-            found += answer
-        return ordered(found, draft.name)
+        found += self.plugins.features("dataflow_features", model=draft, config=self.config)
+        owners: dict[str, str] = {}
+        for plugin, feature in found:
+            if feature.name in owners:
+                what = f"the feature {feature.name!r} of model {draft.name}"
+                raise self.plugins.conflict(what, owners[feature.name], plugin)
+            owners[feature.name] = plugin
+        return ordered([feature for _, feature in found], draft.name)
 
     def _refuse_clashes(self, spec: ModelSpec) -> None:
         where = {"model": spec.name, **({"file": spec.place} if spec.place else {})}

@@ -228,6 +228,11 @@ class Dialect:
         del field
         return column
 
+    def returned(self, column: "ColumnElement[Any]", field: t.FieldType) -> "ColumnElement[Any]":
+        """Return what RETURNING lists for a column."""
+        del field
+        return column
+
     def in_list(
         self, column: "ColumnElement[Any]", field: t.FieldType, encode: Convert, bind: Bind, size: int
     ) -> "ColumnElement[bool]":
@@ -247,7 +252,10 @@ class Dialect:
     def json_match(
         self, op: str, column: "ColumnElement[Any]", path: Sequence[str], kind: str, bind: Bind
     ) -> "ColumnElement[bool]":
-        """Compare a JSON document (empty path) or a member. `kind`: str number bool null json list, of the operand."""
+        """Compare a JSON document (empty path) or a member.
+
+        `kind`: str number bool null json, of the operand; for `$in`, a list, of every element (str number json).
+        """
         raise NotImplementedError
 
     def arithmetic(

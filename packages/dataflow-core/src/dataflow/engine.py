@@ -4,10 +4,12 @@ It holds its `Core` and nothing refers back to it, so that an instance nobody us
 its claim to node types.
 """
 
+import asyncio
 import os
 import sys
 import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -43,6 +45,22 @@ def _close_core(core: Core) -> None:
     if not core.closed:
         core.closed = True
         core.database.close_blocking()
+
+
+def _leave(core: Core) -> None:
+    """Leave the contexts of plugins from synchronous code, on the loop where they were entered if that still runs."""
+    home, core.started, core.home = core.home, False, None
+    if home is not None and home.is_running():
+        asyncio.run_coroutine_threadsafe(core.lifespan.aclose(), home).result()
+    else:
+        _loop.run(core.lifespan.aclose())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class DataFlow:
@@ -100,7 +118,7 @@ class DataFlow:
         return self._core.config
 
     # -- models ---------------------------------------------------------------------------------------------------
-    def model(self, cls: M) -> M:
+    def model(self, cls: M = None) -> M:  # type: ignore[assignment]  # left out: an error that says so
         """Register an annotated class as a model (use as decorator) and generate its nodes.
 
         Raises:
@@ -108,7 +126,7 @@ class DataFlow:
             MissingCapability: it asks for a feature that no active plugin provides.
         """
         if not isinstance(cls, type):
-            msg = f"@db.model decorates a class, got {type(cls).__name__}"
+            msg = f"@db.model decorates a class, got {'nothing' if cls is None else type(cls).__name__}"
             raise ModelError(msg, hint="write @db.model above class User: …, without parentheses")
         self._open()
         frame = sys._getframe(1)  # noqa: SLF001  # annotations that are text may name locals of the caller
@@ -193,10 +211,22 @@ class DataFlow:
         core = self._core
         if not core.started:
             core.started = True
-            for _, context in core.plugins.collect("dataflow_lifespan", db=self):
-                await core.lifespan.enter_async_context(context)
+            await self._start()
         await core.ensure(core.models.values())
         return True
+
+    async def _start(self) -> None:
+        core = self._core
+        try:
+            async with AsyncExitStack() as entered:
+                contexts = core.plugins.collect("dataflow_lifespan", db=self)
+                for _, context in contexts:
+                    await entered.enter_async_context(context)
+                core.lifespan = entered.pop_all()
+        except BaseException:
+            core.started = False
+            raise
+        core.home = asyncio.get_running_loop() if contexts else None
 
     def show_tables(self, *, use_real_inspection: bool = True) -> list[str]:
         """List the users' tables of the database, sorted; framework tables are left out."""
@@ -270,10 +300,10 @@ class DataFlow:
             checks["database"] = {"ok": True, "tables": len(tables), **self._core.database.describe()}
         except Exception as error:  # noqa: BLE001  # health reports faults, it does not raise them
             checks["database"] = {"ok": False, "error": str(error).split("\n")[0]}
-        extra: Any = self._core.plugins.descriptors("dataflow_health", lambda check: check.name, db=self)
-        for name, check in extra.items():
+        for name, check in self._core.plugins.health_checks(self).items():
             try:
-                checks[name] = _loop.run(check.check())
+                found = _loop.run(check.check())
+                checks[name] = {**found, "ok": bool(found["ok"])}
             except Exception as error:  # noqa: BLE001
                 checks[name] = {"ok": False, "error": str(error).split("\n")[0]}
         return {"ok": all(check["ok"] for check in checks.values()), "checks": checks}
@@ -284,22 +314,36 @@ class DataFlow:
             raise UsageError(msg, hint="create a new one, or close it later", code="closed")
 
     def close(self) -> None:
-        """Close the connections; operations after this raise UsageError. May be called twice."""
-        if self._core.started:
-            _loop.run(self._core.lifespan.aclose())
-            self._core.started = False
+        """Stop what plugins run alongside and close the connections; operations after this raise UsageError.
+
+        May be called twice.
+
+        Raises:
+            UsageError: what plugins run alongside belongs to the running event loop, which this call would stop.
+        """
+        core = self._core
+        if core.home is not None and core.home is _running_loop():
+            msg = "close() would stop the event loop on which plugins have to stop what they run"
+            raise UsageError(msg, hint="await db.aclose(), or write async with DataFlow(…)", code="would-deadlock")
         instances.remove(self)
-        _close_core(self._core)
+        try:
+            if core.started:
+                _leave(core)
+        finally:
+            _close_core(core)
 
     async def aclose(self) -> None:
-        """Close the connections, on an event loop."""
+        """`close`, on an event loop."""
+        core = self._core
         instances.remove(self)
-        if self._core.started:
-            self._core.started = False
-            await self._core.lifespan.aclose()
-        if not self._core.closed:
-            self._core.closed = True
-            await self._core.database.close()
+        try:
+            if core.started:
+                core.started, core.home = False, None
+                await core.lifespan.aclose()
+        finally:
+            if not core.closed:
+                core.closed = True
+                await core.database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -330,10 +374,7 @@ def _default_url() -> str:
 def _unknown_scheme(scheme: str, active: PluginSet) -> ConfigurationError:
     known = sorted(active.dialects)
     extra = extra_for("scheme", scheme)
-    if extra:
-        msg = f"no active plugin handles {scheme}:// URLs"
-        return MissingCapability(msg, hint=extra, code="unknown-scheme")
     close = suggest(scheme, known)
     hint = f"did you mean {close}://?" if close else f"active schemes: {', '.join(f'{s}://' for s in known) or 'none'}"
-    msg = f"no dialect is known for {scheme}:// URLs"
-    return ConfigurationError(msg, hint=hint, code="unknown-scheme")
+    msg = f"no active plugin handles {scheme}:// URLs" if extra else f"no dialect is known for {scheme}:// URLs"
+    return MissingCapability(msg, hint=extra or hint, code="unknown-scheme")

@@ -94,7 +94,8 @@ class DataFlowError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.message, dict(self.__dict__)))
+        cause = self.__cause__ if isinstance(self.__cause__, DataFlowError) else None
+        return (_rebuild, (type(self), self.message, dict(self.__dict__), cause))
 
     def at(self, **where: str | int) -> "DataFlowError":
         """Add places that only an outer layer knows; what is already known stays."""
@@ -117,10 +118,13 @@ class DataFlowError(Exception):
         return out
 
 
-def _rebuild(cls: type[DataFlowError], message: str, state: dict[str, Any]) -> DataFlowError:
+def _rebuild(
+    cls: type[DataFlowError], message: str, state: dict[str, Any], cause: DataFlowError | None
+) -> DataFlowError:
     error = cls.__new__(cls)
     Exception.__init__(error, message)
     error.__dict__.update(state)
+    error.__cause__ = cause
     return error
 
 

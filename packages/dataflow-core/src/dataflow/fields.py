@@ -16,6 +16,7 @@ from uuid import UUID
 import attrs
 
 from dataflow import types as t
+from dataflow.errors import ModelError
 
 
 class Unset(Enum):
@@ -30,11 +31,17 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+def _callable(_factory: Any, _attribute: Any, value: Any) -> None:
+    if not callable(value):
+        msg = f"Factory takes a function, got {t.kind(value)}"
+        raise ModelError(msg, hint="write Factory(list), Factory(uuid4), Factory(lambda: …)", code="bad-default")
+
+
 @attrs.frozen
 class Factory:
     """A default computed in the client for each record: ``Factory(uuid4)``, ``Factory(list)``."""
 
-    call: Callable[[], Any]
+    call: Callable[[], Any] = attrs.field(validator=_callable)
 
 
 def _model_name(model: "str | type") -> str:
@@ -62,10 +69,10 @@ ON_DELETE = ("restrict", "cascade", "set null", "no action")
 
 
 def _on_delete(value: str) -> str:
-    folded = value.lower().replace("_", " ")
+    folded = str(value).lower().replace("_", " ")
     if folded not in ON_DELETE:
-        msg = f"on_delete={value!r}; choose one of {', '.join(map(repr, ON_DELETE))}"
-        raise ValueError(msg)
+        msg = f"a foreign key cannot have on_delete={value!r}"
+        raise ModelError(msg, hint=f"choose one of {', '.join(map(repr, ON_DELETE))}", code="bad-relation")
     return folded
 
 

@@ -110,8 +110,8 @@ class FilterCompiler:
             )
         parts = [inner(branch, at) for branch in branches]
         if key == "$and":
-            return sa.and_(*parts)
-        return sa.or_(*parts) if key == "$or" else _negate(sa.or_(*parts))
+            return _joined(sa.and_, parts)
+        return _joined(sa.or_, parts) if key == "$or" else _negate(_joined(sa.or_, parts))
 
     def skip(self, value: Any) -> None:
         """Step over the operands of a part that cannot be compiled."""
@@ -123,9 +123,8 @@ class FilterCompiler:
         model = at.model
         if not isinstance(key, str) or key.startswith("$"):
             self.skip(value)
-            close = suggest(str(key), OPERATORS)
-            hint = f"did you mean {close!r}? " if close else ""
-            hint += "Operators stand inside a field: {'age': {'$gt': 18}}"
+            close = None if key in OPERATORS else suggest(str(key), LOGIC | {"$not"})
+            hint = f"did you mean {close!r}?" if close else "it belongs inside a field: {'age': {'$gt': 18}}"
             return self._fault("unknown-operator", f"{key!r} is not a filter operator that can stand here", hint)
         head, _, path = key.partition(".")
         if head in model.relations and head not in model.fields:
@@ -221,7 +220,9 @@ class FilterCompiler:
             if op in ("$eq", "$ne"):
                 return column.is_(None) if op == "$eq" else column.is_not(None)
             return self._fault(
-                "bad-operand", f"{op} on {label!r} cannot compare with None", "write {'field': None}, or {'$ne': None}"
+                "bad-operand",
+                f"{op} on {label!r} cannot compare with None",
+                f"write {{{label!r}: None}} or {{{label!r}: {{'$ne': None}}}}",
             )
         if op in ("$eq", "$ne"):
             parameter = self._operand(field.filter_operand, label, column)
@@ -299,7 +300,7 @@ class FilterCompiler:
         index, self.next = self.next, self.next + 1
 
         def bind(convert: Any) -> Any:
-            return self.builder.operand(index, _pattern(convert), label, like=None)
+            return self.builder.operand(index, None if convert is None else _pattern(convert), label, like=None)
 
         return dialect.text_match(op, column, bind)
 
@@ -320,7 +321,7 @@ class FilterCompiler:
         def bind(convert: Any) -> Any:
             return self.builder.operand(index, convert, label, like=None)
 
-        return self.builder.model.core.dialect.list_match(op, column, field.type, item.accept, bind)
+        return self.builder.model.core.dialect.list_match(op, column, field.type, lambda v: t.filter_value(item, v), bind)
 
     # -- JSON -----------------------------------------------------------------------------------------------------
     def _json(self, value: Any, column: "ColumnElement[Any]", path: Sequence[str], label: str) -> "ColumnElement[bool]":
@@ -379,14 +380,7 @@ class FilterCompiler:
             found = match("$exists" if op == "$exists" else "$eq", None)  # $null: null, or not there at all
             return found if value else sa.not_(found)
         if op in ("$in", "$nin", "$overlap", "$between"):
-            if not isinstance(value, (list, tuple)) or (op == "$between" and len(value) != 2):
-                return self._fault("bad-operand", f"{op} on {label!r} takes a list, got {t.kind(value)}")
-            if op == "$overlap":
-                return match("$overlap", value)
-            if op == "$between":
-                return sa.and_(match("$gte", value[0], lambda v: v[0]), match("$lte", value[1], lambda v: v[1]))
-            found = self._json_any(value, match)
-            return found if op == "$in" else _negate(found)
+            return self._json_list(op, value, label, match)
         if op == "$ne":
             return _negate(match("$eq", value))
         if op in ("$gt", "$gte", "$lt", "$lte") and _json_kind(value) not in ("number", "str"):
@@ -395,8 +389,20 @@ class FilterCompiler:
             return self._fault("bad-operand", f"{op} on {label!r} takes text, got {t.kind(value)}")
         return match(op, value)
 
+    def _json_list(self, op: str, value: Any, label: str, match: Any) -> "ColumnElement[bool]":
+        if not isinstance(value, (list, tuple)) or (op == "$between" and len(value) != 2):
+            return self._fault("bad-operand", f"{op} on {label!r} takes a list, got {t.kind(value)}")
+        if op == "$overlap":
+            return match(op, value)  # type: ignore[no-any-return]
+        if op == "$between":
+            if {_json_kind(bound) for bound in value} not in ({"number"}, {"str"}):
+                return self._fault("bad-operand", f"$between on {label!r} takes two numbers or two texts")
+            return sa.and_(match("$gte", value[0], lambda v: v[0]), match("$lte", value[1], lambda v: v[1]))
+        found = self._json_any(value, match)
+        return found if op == "$in" else _negate(found)
+
     def _json_any(self, value: Sequence[Any], match: Any) -> "ColumnElement[bool]":
-        """One alternative per type and bucket position: members are compared with their type."""
+        """One alternative per type: members are compared with their type."""
         parts: list[ColumnElement[bool]] = []
         for kind in sorted({_json_kind(item) for item in value}):
             sample = next(item for item in value if _json_kind(item) == kind)
@@ -405,8 +411,7 @@ class FilterCompiler:
                     item = {"None": None, "True": True, "False": False}[wanted]
                     parts.append(match("$eq", item, _constant(item)))
                 continue
-            for position in range(bucket(len(value))):
-                parts.append(match("$eq", sample, _nth(kind, position)))
+            parts.append(match("$in", sample, _only(kind)))
         return sa.or_(sa.false(), *parts)
 
 
@@ -414,12 +419,8 @@ def _constant(item: Any) -> Callable[[Any], Any]:
     return lambda _operand: item
 
 
-def _nth(kind: str, position: int) -> Callable[[Any], Any]:
-    def pick(operand: Sequence[Any]) -> Any:
-        same = [item for item in operand if _json_kind(item) == kind]
-        return same[min(position, len(same) - 1)]
-
-    return pick
+def _only(kind: str) -> Callable[[Any], Any]:
+    return lambda operand: [item for item in operand if _json_kind(item) == kind]
 
 
 def _plain(value: Any) -> Any:
@@ -446,6 +447,15 @@ def _pattern(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
             raise t.ValueRefused(str(error)) from None
 
     return encode
+
+
+def _joined(
+    join: Callable[..., "ColumnElement[bool]"], parts: list["ColumnElement[bool]"], most: int = 200
+) -> "ColumnElement[bool]":
+    """AND or OR of any number of parts, in groups: databases limit how deep an expression may be."""
+    while len(parts) > most:
+        parts = [join(*parts[start : start + most]).is_(sa.true()) for start in range(0, len(parts), most)]
+    return join(*parts)
 
 
 def _negate(predicate: "ColumnElement[bool]") -> "ColumnElement[bool]":

@@ -3,6 +3,7 @@
 Registration touches no database and imports no SQLAlchemy. Knows nothing of dialects and plans.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, get_origin, get_type_hints
@@ -247,7 +248,10 @@ class ClassReader:
             return get_type_hints(self.cls, localns={**self.namespace, self.name: self.cls}, include_extras=True)
         except NameError as error:
             msg = f"an annotation names {error.name!r}, which is not defined here"
-            raise self.error(msg, f"import {error.name!r} before the class, not only under TYPE_CHECKING") from error
+            close = suggest(str(error.name), (*(kind.__name__ for kind in f.SCALARS), "datetime", "list", "dict"))
+            hint = f"did you mean {close!r}?" if close else ""
+            hint = hint or f"import {error.name!r} before the class, not only under TYPE_CHECKING"
+            raise self.error(msg, hint) from error
         except Exception as error:
             msg = f"the annotations cannot be read: {error}"
             raise self.error(msg, "check the annotations of the class") from error
@@ -300,7 +304,7 @@ class ClassReader:
             raise self.error(
                 msg, refused.hint or f"change the default or the annotation of {name}", field=name
             ) from None
-        return default
+        return copy.deepcopy(default)  # the class's own list may change later
 
     def _primary_key(self, options: dict[str, Any], fields: dict[str, f.FieldSpec]) -> tuple[str, ...]:
         declared = options.get("primary_key")
@@ -353,9 +357,9 @@ def forbid_instances(cls: type) -> None:
 
     def refuse(klass: type, *_: object, **values: object) -> None:
         del klass
-        given = ", ".join(f"{key!r}: …" for key in values) or "…"
+        given = ", ".join(f'"{key}": …' for key in values) or "…"
         msg = f"{name} is a model, not a class of objects: {name}() creates nothing"
-        hint = f'workflow.add_node("{name}CreateNode", "create", {{{given}}}) or db.express.create("{name}", {{…}})'
+        hint = f'write workflow.add_node("{name}CreateNode", "create", {{{given}}}) or db.express.create("{name}", {{…}})'
         raise UsageError(msg, hint=hint, where={"model": name}, code="model-instantiated")
 
     cls.__new__ = refuse  # type: ignore[assignment,method-assign]

@@ -28,6 +28,7 @@ _TOKEN = re.compile(
 )
 _READS = frozenset({"SELECT", "VALUES", "EXPLAIN", "SHOW"})
 _CHANGES = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"})
+DEFINITIONS = frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE", "PRAGMA", "ATTACH", "DETACH", "VACUUM", "ANALYZE", "SET"})
 _TRANSACTION = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "END", "SAVEPOINT", "RELEASE", "START", "ABORT"})
 
 
@@ -151,7 +152,7 @@ def _value(name: str | int, params: Any) -> Any:
     if isinstance(name, int):
         if not isinstance(params, Sequence) or isinstance(params, (str, bytes)) or not 1 <= name <= len(params):
             msg = f"the placeholder ${name} has no value"
-            raise InputError(msg, hint=f"pass params as a list with at least {name} values", code="bad-params")
+            raise InputError(msg, hint=f"pass params as a list of {name} or more", code="bad-params")
         return params[name - 1]
     if not isinstance(params, Mapping) or name not in params:
         msg = f"the placeholder :{name} has no value"
@@ -171,4 +172,5 @@ def _all_used(used: set[str | int], params: Any) -> None:
         raise InputError(msg, hint="pass {'name': value} for :name, [value] for $1", code="bad-params")
     if spare:
         msg = f"params without a placeholder in the query: {', '.join(spare)}"
-        raise InputError(msg, hint="remove them, or use them in the query", code="bad-params")
+        hint = "placeholders are :name with a dict of params, or $1 with a list; use these params or remove them"
+        raise InputError(msg, hint=hint, code="bad-params")

@@ -92,7 +92,7 @@ class IntType(FieldType):
     def accept(self, value: Any) -> int:
         if type(value) is not int:
             if not isinstance(value, int) or isinstance(value, bool):
-                hint = "convert it with int(…)" if isinstance(value, (str, float)) else ""
+                hint = "convert it with int(…)" if isinstance(value, (str, float, bool, Decimal)) else ""
                 raise self._refuse(value, hint)
             value = int(value)
         if not INT_MIN <= value <= INT_MAX:
@@ -119,7 +119,7 @@ class FloatType(FieldType):
     def accept(self, value: Any) -> float:
         if type(value) is not float:
             if not isinstance(value, (int, float)) or isinstance(value, bool):
-                hint = "convert it with float(…)" if isinstance(value, (str, Decimal)) else ""
+                hint = "convert it with float(…)" if isinstance(value, (str, bool, Decimal)) else ""
                 raise self._refuse(value, hint)
             try:
                 value = float(value)
@@ -148,7 +148,8 @@ class StrType(FieldType):
 
     def accept(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise self._refuse(value, "convert it with str(…)" if isinstance(value, (int, float, UUID)) else "")
+            hint = "convert it with str(…)" if isinstance(value, (int, float, UUID)) else ""
+            raise self._refuse(value, "decode it with .decode()" if isinstance(value, (bytes, bytearray)) else hint)
         check_text(value)
         return value if type(value) is str else str.__str__(value)
 
@@ -207,7 +208,7 @@ class DateTimeType(FieldType):
     def accept(self, value: Any) -> datetime:
         if not isinstance(value, datetime):
             hint = "pass datetime.fromisoformat(…)" if isinstance(value, str) else ""
-            raise self._refuse(value, hint)
+            raise self._refuse(value, "pass datetime.combine(…, time.min)" if isinstance(value, date) else hint)
         if value.tzinfo is UTC:
             return value
         if value.tzinfo is None:
@@ -381,7 +382,8 @@ class ArrayType(FieldType):
     def accept(self, value: Any) -> list[Any]:
         if not isinstance(value, (list, tuple)):
             msg = f"expected {self}, got {kind(value)}"
-            raise ValueRefused(msg, "wrap it in a list" if not isinstance(value, (set, dict)) else "")
+            turn = isinstance(value, (set, frozenset, dict))
+            raise ValueRefused(msg, "turn it into one: list(…)" if turn else "wrap it in a list")
         out = []
         for index, item in enumerate(value):
             try:
@@ -394,6 +396,15 @@ class ArrayType(FieldType):
     def restore(self) -> Callable[[Any], Any] | None:
         inner = self.item.restore()
         return None if inner is None else lambda values: [inner(value) for value in values]
+
+
+def filter_value(kind: FieldType, value: Any, *, end: bool = False) -> Any:
+    """Accept an operand of a filter: ISO text of dates and times is parsed, inside lists as well."""
+    if isinstance(value, str) and isinstance(kind, (DateTimeType, DateType, TimeType)):
+        return kind.from_text(value, end=end)
+    if isinstance(kind, ArrayType) and isinstance(value, (list, tuple)):
+        return kind.accept([filter_value(kind.item, item) for item in value])
+    return kind.accept(value)
 
 
 __all__ = [
@@ -417,5 +428,6 @@ __all__ = [
     "canonical_decimal",
     "canonical_json",
     "dump_json",
+    "filter_value",
     "kind",
 ]

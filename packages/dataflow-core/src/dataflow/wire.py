@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from dataflow.errors import InputError
+from dataflow.types import EnumType
 
 _LOADERS: Mapping[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
@@ -34,7 +35,7 @@ def to_wire(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Enum):
-        return to_wire(value.value if isinstance(value.value, str) else value.name)
+        return EnumType(type(value)).accept(value)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Mapping):
@@ -57,7 +58,7 @@ def _tagged(value: Any) -> dict[str, Any]:
         return {"$type": "decimal", "value": str(value)}
     if isinstance(value, UUID):
         return {"$type": "uuid", "value": str(value)}
-    msg = f"a {type(value).__name__} has no JSON form"
+    msg = f"{type(value).__name__} has no JSON form"
     raise InputError(msg, hint="pass str, numbers, dates, Decimal, UUID, bytes, lists and dicts", code="not-json")
 
 

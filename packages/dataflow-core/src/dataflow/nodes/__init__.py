@@ -66,12 +66,21 @@ class BaseDataFlowNode:
                 raise UsageError(
                     msg, hint="write `rows = await self.query(sql, params)` in an async execute", code="would-deadlock"
                 )
-        rows: list[dict[str, Any]] = run_sql(self.db, sql, params)["data"]
+        rows: list[dict[str, Any]] = run_sql(self._instance(), sql, params)["data"]
         return rows
+
+    def _instance(self) -> "DataFlow":
+        db: DataFlow | None = getattr(self, "db", None)
+        if db is None:
+            name = type(self).__name__
+            msg = f"{name} does not know which database it belongs to"
+            hint = f"register it: db.register_node({name}), or build the workflow with db.workflow()"
+            raise UsageError(msg, hint=hint, code="no-database")
+        return db
 
     async def query(self, sql: str, params: Any = None) -> list[dict[str, Any]]:
         """Await SQL of your own on the instance's database; see `run_custom_query`."""
-        core = self.db._core  # noqa: SLF001
+        core = self._instance()._core  # noqa: SLF001
         call = Call(core, self.node_id)
         program, writes = sql_program(core, call, sql, params, fetch_mode="all", validate=True)
         found: dict[str, Any] = await core.run(program, call, write=writes, holder=self.node_id)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow import _loop, sqltext
 from dataflow.dialect import ROWS, Command, Program
-from dataflow.errors import InputError
+from dataflow.errors import InputError, QueryError, suggest
 from dataflow.session import Call, atomic
 from dataflow.types import ValueRefused
 
@@ -46,6 +46,10 @@ def sql_program(
         commands.append((Command(text, ROWS, statement.writes, named=True), arguments))
     writes = any(statement.writes for statement in statements)
     body = _run(commands, fetch_mode)
+    words = {word for statement in statements for word in statement.words}
+    waiting = [m.name for m in core.models.values() if not m.ready and m.spec.table.upper() in words]
+    if waiting:
+        body = _explained(body, waiting[0])
     return (atomic(call, body) if len(commands) > 1 else body), writes
 
 
@@ -54,8 +58,11 @@ def _validate(statements: tuple[sqltext.Statement, ...]) -> None:
         msg = f"the query has {len(statements)} statements"
         raise InputError(msg, hint="send one at a time, or pass validate_queries=False", code="refused-query")
     if statements[0].defines:
-        msg = f"validate_queries refuses {statements[0].verb or 'this'} statements"
-        raise InputError(msg, hint="pass validate_queries=False to run DDL on purpose", code="refused-query")
+        verb = statements[0].verb
+        msg = f"validate_queries refuses {verb or 'this'} statements"
+        close = None if verb in sqltext.DEFINITIONS else suggest(verb, ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH"))
+        hint = f"did you mean {close}?" if close else "pass validate_queries=False to run DDL on purpose"
+        raise InputError(msg, hint=hint, code="refused-query")
 
 
 def _run(commands: list[tuple[Command, list[Any]]], fetch_mode: str) -> Program[dict[str, Any]]:
@@ -74,6 +81,16 @@ def _run(commands: list[tuple[Command, list[Any]]], fetch_mode: str) -> Program[
     elif fetch_mode == "value":
         data = rows[0][0] if rows else None
     return {"data": data, "row_count": total}
+
+
+def _explained(body: Program[dict[str, Any]], model: str) -> Program[dict[str, Any]]:
+    """Say why the table of a model is not there."""
+    try:
+        return (yield from body)
+    except QueryError as error:
+        if error.code == "no-such-name":
+            error.hint = f"the table comes with the first node of {model} that runs, or with await db.initialize()"
+        raise
 
 
 def run_sql(db: "DataFlow", sql: str, params: Any) -> dict[str, Any]:
@@ -99,11 +116,14 @@ class SQLNode:
         """Return the program; its result is ``{"result": {"data": …, "row_count": n}}``."""
         fetch_mode = params.get("fetch_mode", "all")
         validate = params.get("validate_queries", True)
+        if not isinstance(validate, bool):
+            msg = f"validate_queries takes True or False, got {type(validate).__name__}"
+            raise InputError(msg, hint="leave it out for True", code="bad-parameter")
         if "query" not in params:
             msg = "the query is missing"
             raise InputError(msg, hint="give query='SELECT …'", code="bad-query")
         body, _ = sql_program(
-            self.core, call, params["query"], params.get("params"), fetch_mode=fetch_mode, validate=bool(validate)
+            self.core, call, params["query"], params.get("params"), fetch_mode=fetch_mode, validate=validate
         )
         return {"result": (yield from body)}
 

@@ -59,12 +59,10 @@ class BoundField:
 
     def filter_operand(self, value: Any, *, end: bool = False) -> Any:
         """Encode an operand of a filter: as `encode`, but ISO text of dates and times is parsed."""
-        if isinstance(value, str) and isinstance(self.type, (t.DateTimeType, t.DateType, t.TimeType)):
-            return self.store(self.type.from_text(value, end=end))
         if value is None:
             msg = "None cannot be compared with this operator"
             raise t.ValueRefused(msg, "use {'field': None} or {'$null': True}")
-        return self.store(self.type.accept(value))
+        return self.store(t.filter_value(self.type, value, end=end))
 
     def column(self, values: list[Any], *extra: Convert) -> list[Any]:
         """Encode a column of values at once, as `encoder` does; `ValueRefused.index` tells which does not fit."""

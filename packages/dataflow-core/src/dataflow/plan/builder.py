@@ -274,6 +274,11 @@ class PlanBuilder:
         """Add all predicates to a statement."""
         return statement.where(*self.predicates) if self.predicates else statement
 
+    def returned(self, names: Sequence[str]) -> "list[ColumnElement[Any]]":
+        """Return what RETURNING lists to give these columns as a SELECT would."""
+        dialect = self.model.core.dialect
+        return [dialect.returned(self.table.c[name], self.model.fields[name].type) for name in names]
+
     def compile(self, statement: Any, *, operands: int, columns: Sequence[str] = (), returns: str = ROWS) -> Plan:
         """Compile a Core statement.
 

@@ -50,7 +50,7 @@ class BulkWriting(ModelOperation):
             raise self.fault(f"{self.name} needs rows", hint, "missing-data")
         rows = rw.as_rows(options["data"])
         if isinstance(rows, str):
-            raise self.fault(rows)
+            raise self.fault(rows, rw.HINT)
         problems = rw.unknown_names(self.bound, rows, rw.given_names(rows))
         if problems:
             raise self.bound.refuse(problems, self.name)
@@ -82,7 +82,7 @@ class BulkWriting(ModelOperation):
         """
         returned = tuple(self.bound.fields) if builder.remembers else keys
         if returned:
-            statement = statement.returning(*[builder.table.c[name] for name in returned])
+            statement = statement.returning(*builder.returned(returned))
         compiled = str(statement.compile(dialect=self.bound.core.dialect.sqlalchemy))
         head, values, rest = compiled.partition(" VALUES (")
         group, _, tail = rest.partition(")")
@@ -289,7 +289,11 @@ class _Job:
             return
         one_by_one = self.conflict == "skip" and self.return_ids
         if self.on_error == "stop" and not one_by_one:
-            yield from self._write(encoded)
+            try:
+                yield from atomic(self.call, self._write(encoded))
+            except IntegrityError:
+                yield from self._each(start, len(rows), list(enumerate(encoded)))  # raises at the row that is wrong
+                raise
         elif one_by_one:
             yield from self._each(start, len(rows), list(enumerate(encoded)))
         else:
@@ -324,6 +328,8 @@ class _Job:
                 )
             except IntegrityError as error:
                 if self.on_error == "stop":
+                    error.message = f"row {start + index}: {error.message}"
+                    error.where["row"] = start + index
                     raise
                 self._bad(start + index, error.message, error.code)
                 continue

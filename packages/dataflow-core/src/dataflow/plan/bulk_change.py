@@ -60,7 +60,7 @@ class _ByFilter(ModelOperation):
         names = tuple(self.bound.fields) if builder.remembers else (self.bound.spec.primary_key if ids else ())
         if not names:
             return builder.compile(statement, operands=operands, returns=COUNT)
-        statement = statement.returning(*[builder.table.c[name] for name in names])
+        statement = statement.returning(*builder.returned(names))
         return builder.compile(statement, operands=operands, columns=names)
 
 
@@ -123,7 +123,7 @@ class BulkUpdate(_ByFilter):
     def _by_rows(self, data: Any, extra: Any, call: Call, *, ids: bool) -> Program[dict[str, Any]]:
         rows = rw.as_rows(data)
         if isinstance(rows, str):
-            raise self.fault(rows)
+            raise self.fault(rows, rw.HINT)
         batches: dict[Any, tuple[Plan, list[tuple[int, list[Any], list[Any]]]]] = {}
         problems: list[Problem] = []
         for index, row in enumerate(rows):
@@ -208,7 +208,7 @@ class BulkDelete(_ByFilter):
             assert document is not None
             return [document]
         if isinstance(keys, (str, bytes, Mapping)) or not isinstance(keys, Sequence):
-            raise self.fault("ids takes a list of keys")
+            raise self.fault("ids takes a list of keys", "write ids=[1, 2]")
         if limit is not None:
             raise self.fault("limit goes with filter, not with ids")
         filters = [self.key_filter(key) for key in keys]

@@ -35,7 +35,7 @@ def read_changes(bound: BoundModel, values: Mapping[str, Any], problems: list[Pr
             if len(value) > 1 or next(iter(value)) not in OPERATORS:
                 wrong = next((str(key) for key in value if key not in OPERATORS), "")
                 close = suggest(wrong, OPERATORS) if wrong else None
-                message = f"{wrong!r} is not an update operator" if wrong else f"{name}: one operator per field"
+                message = f"{name}: {wrong!r} is not an update operator" if wrong else f"{name}: one operator per field"
                 hint = f"did you mean {close!r}?" if close else f"operators: {', '.join(OPERATORS)}"
                 problems.append(Problem("unknown-operator", message, hint, {"field": name}))
                 continue

@@ -1,6 +1,6 @@
 """The base of core's operations: sorting parameters into fields and options, and reporting all faults together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow import later
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dataflow.plan.bound import BoundModel
 
 KEY = "@key"  # options that name parts of the primary key are routed here
+_DOCUMENTS = ("filter", "conditions", "where")
+_DICT_HINT = "write {'field': value}"
 
 
 class Result(dict[str, Any]):
@@ -123,11 +125,11 @@ class ModelOperation:
         """
         if name in later.PARAMETERS:
             raise later.refuse("parameter", name, model=self.bound.name, operation=self.name)
-        known = [known for known in self.route if not known.startswith("_")]
+        known = [known for known in self.route if not known.startswith(("_", "$"))]
         close = suggest(str(name), known)
         hint = f"did you mean {close!r}?" if close else f"{self.name} takes: {', '.join(known) or 'nothing'}"
         if name == "tenant_id":
-            hint = "the model is not multi-tenant: __dataflow__ = {'multi_tenant': True}"
+            hint = "declare __dataflow__ = {'multi_tenant': True} on the model, or leave it out"
         what = (
             f"{self.bound.name} has no field or option" if self.kind.takes_fields else f"{self.name} takes no parameter"
         )
@@ -142,8 +144,14 @@ class ModelOperation:
                 problems.append(self.unknown(name))
             elif self.route[name] is None:
                 problems += self.check_field(name, value)
-            elif self.route[name] in ("filter", "conditions", "where") and isinstance(value, Mapping):
-                problems += self.check_filter(value)
+            elif self.route[name] in _DOCUMENTS:
+                if isinstance(value, Mapping):
+                    problems += self.check_filter(value)
+                elif value is not None:
+                    problems.append(Problem("bad-parameter", f"{name} takes a dict, got {kind(value)}", _DICT_HINT))
+            elif self.route[name] == "data" and isinstance(value, Iterator):
+                message = f"{name} takes a list of dicts, got {kind(value)}, which gives its rows only once"
+                problems.append(Problem("bad-parameter", message, "write list(…): a workflow may run more than once"))
         return problems
 
     def check_filter(self, document: Mapping[str, Any]) -> list[Problem]:
@@ -171,8 +179,10 @@ class ModelOperation:
         return []
 
     def missing(self, names: set[str]) -> list[str]:
-        """Return the required inputs that are not among `names`."""
+        """Return the required inputs that are not among `names`; "id" unless the record is named somehow."""
         have = {self.route.get(name) for name in names}
+        if self.route.get("record_id") == "id" and not have & {"id", "conditions", "filter", KEY}:
+            return ["id"]
         return [p.name for p in self.kind.parameters if p.required and p.name not in have]
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
@@ -224,7 +234,7 @@ class ModelOperation:
         value = options[given[0]]
         if not isinstance(value, Mapping):
             msg = f"{given[0]} takes a dict, got {kind(value)}"
-            raise self.fault(msg)
+            raise self.fault(msg, _DICT_HINT)
         return value
 
     def names(self, options: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -301,9 +311,8 @@ class ModelOperation:
         elif conditions is not None:
             if not conditions:
                 msg = f"{names[0]} is empty, which would mean every record"
-                raise self.fault(
-                    msg, f"give the key, or use {self.bound.name}BulkUpdateNode / BulkDeleteNode / ListNode"
-                )
+                many = {"read": "ListNode", "update": "BulkUpdateNode", "delete": "BulkDeleteNode"}[self.name]
+                raise self.fault(msg, f"give the key, or use {self.bound.name}{many}")
             return conditions, False
         else:
             hint = f"give id=…, record_id=… or {names[0]}={{…}}"

@@ -14,6 +14,7 @@ from dataflow.session import Call
 from dataflow.types import ValueRefused, kind
 
 MOST_PROBLEMS = 20
+HINT = "write data=[{'field': value}, …]"
 _MISSING: Any = object()
 
 

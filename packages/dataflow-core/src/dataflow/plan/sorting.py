@@ -33,10 +33,10 @@ def parse_sort(value: Any) -> Sort | str:
         elif isinstance(item, Mapping):
             for name, direction in item.items():
                 if direction not in (1, -1, "asc", "desc") or isinstance(direction, bool):
-                    return f"the direction of {name!r} is 1 or -1"
+                    return f"the direction of {name!r} is 1 or -1: sort=[{{{name!r}: -1}}]"
                 parts.append((str(name), direction in (-1, "desc")))
         elif isinstance(item, (tuple, list)) and len(item) == 2:
-            return "write {'field': -1} instead of a pair"
+            return "a sort is [{'field': 1 or -1}], ['-field'] or 'field', not pairs"
         else:
             return "a sort is [{'field': 1 or -1}], ['-field'] or 'field'"
     return tuple(parts)

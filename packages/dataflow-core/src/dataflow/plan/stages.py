@@ -23,16 +23,13 @@ class Stage(IntEnum):
 
 
 def ordered(features: Iterable[Feature], model: str) -> tuple[Feature, ...]:
-    """Order the features of a model.
+    """Order the features of a model, which have different names.
 
     Raises:
-        ModelError: two features have one name, or `before`/`after` form a cycle.
+        ModelError: `before` and `after` form a cycle.
     """
     by_name: dict[str, Feature] = {}
     for feature in sorted(features, key=lambda f: (int(f.stage), f.name)):
-        if feature.name in by_name:
-            msg = f"two features of model {model} are called {feature.name!r}"
-            raise ModelError(msg, hint="disable one of the plugins", where={"model": model}, code="plugin-conflict")
         by_name[feature.name] = feature
     graph: dict[str, set[str]] = {name: set() for name in by_name}
     for name, feature in by_name.items():

@@ -52,7 +52,8 @@ class Upsert(ModelOperation):
         if not where:
             raise self.fault("upsert needs where", "give the unique key: where={'email': …}", "missing-key")
         create = {**where, **(self.mapping(options, "create") or {})}
-        key = require_unique(self, self.names(options, "conflict_on") or tuple(where), "conflict_on")
+        target = self.names(options, "conflict_on")
+        key = require_unique(self, target or tuple(where), "conflict_on" if target else "where")
         self._check_key(where, create, key)
         update = self.mapping(options, "update")
         if update is None:
@@ -114,7 +115,7 @@ class Upsert(ModelOperation):
         ch.compile_changes(builder, found)
         self.compile_filter(builder, key, len(found))
         statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
-        statement = statement.returning(*[builder.table.c[name] for name in columns])
+        statement = statement.returning(*builder.returned(columns))
         return builder.compile(statement, operands=operands, columns=columns)
 
 
@@ -161,10 +162,10 @@ class BulkUpsert(BulkWriting):
         if len(candidates) == 1:
             return candidates[0]
         what = "several unique keys" if candidates else "no complete unique key"
-        keys = "; ".join(", ".join(key) for key in self.bound.spec.unique_keys)
+        keys = "; ".join(", ".join(key) for key in candidates or self.bound.spec.unique_keys)
         raise self.fault(
             f"the rows hold {what}, so it is not clear which record each means",
-            f"give key_fields=[…]: {keys}",
+            f"give key_fields=[…]: {keys}" if candidates else f"give the fields of one in every row: {keys}",
             "missing-key",
         )
 

@@ -34,7 +34,7 @@ def insert_plan(operation: ModelOperation, names: tuple[str, ...], extra: Any) -
             builder.sets[name] = builder.operand(index, builder.encoder(name), name, like=builder.table.c[name])
     ch.defaults(builder, set(names))
     columns = tuple(operation.bound.fields)
-    statement = sa.insert(builder.table).values(builder.sets).returning(*[builder.table.c[name] for name in columns])
+    statement = sa.insert(builder.table).values(builder.sets).returning(*builder.returned(columns))
     return builder.compile(statement, operands=len(names), columns=columns)
 
 
@@ -49,7 +49,7 @@ class Create(ModelOperation):
         if values is not None:
             problems = [p for name in values if (p := self.known_field(name, "values"))]
             problems += [
-                Problem("twice", f"{name} is given twice: at top level and in values")
+                Problem("twice", f"{name} is given twice: at top level and in values", "give it once")
                 for name in values
                 if name in fields
             ]
@@ -89,6 +89,9 @@ class Update(ModelOperation):
 
     name = "update"
 
+    def _routes(self) -> dict[str, str | None]:
+        return {**dict.fromkeys(ch.OPERATORS), **super()._routes()}  # {"$inc": {"n": 1}} stands among the fields
+
     def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
         plain = {name: value for name, value in params.items() if self.route.get(name, "") is not None}
         problems = super().check(plain, partial=partial)
@@ -96,16 +99,13 @@ class Update(ModelOperation):
         found = ch.read_changes(self.bound, changed, problems)
         return problems + ch.change_problems(self.bound, found)
 
-    def missing(self, names: set[str]) -> list[str]:
-        """Return "id" unless the record is named somehow."""
-        routed = {self.route.get(name) for name in names}
-        return [] if routed & {"id", "conditions", "filter", "@key"} else ["id"]
-
     def _changes(self, fields: dict[str, Any], options: Mapping[str, Any]) -> list[ch.Change]:
         problems: list[Problem] = []
         values = self.mapping(options, "values", "fields") or {}
         problems += [
-            Problem("twice", f"{name} is given twice: at top level and in values") for name in values if name in fields
+            Problem("twice", f"{name} is given twice: at top level and in values", "give it once")
+            for name in values
+            if name in fields
         ]
         found = ch.read_changes(self.bound, {**fields, **values}, problems)
         if not found and not problems:
@@ -148,7 +148,7 @@ class Update(ModelOperation):
         self.compile_filter(builder, document, len(found))
         columns = tuple(self.bound.fields)
         statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
-        statement = statement.returning(*[builder.table.c[name] for name in columns])
+        statement = statement.returning(*builder.returned(columns))
         return builder.compile(statement, operands=operands, columns=columns)
 
 
@@ -156,7 +156,6 @@ class Delete(ModelOperation):
     """Remove a record."""
 
     name = "delete"
-    missing = Update.missing
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         _, options = self.split(params)
@@ -181,5 +180,5 @@ class Delete(ModelOperation):
         builder.apply_features()
         self.compile_filter(builder, document)
         columns = tuple(self.bound.fields) if builder.remembers else self.bound.spec.primary_key
-        statement = builder.restrict(sa.delete(builder.table)).returning(*[builder.table.c[name] for name in columns])
+        statement = builder.restrict(sa.delete(builder.table)).returning(*builder.returned(columns))
         return builder.compile(statement, operands=operands, columns=columns)

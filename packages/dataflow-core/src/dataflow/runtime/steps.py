@@ -142,6 +142,8 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
             raise
         except BaseException as error:
             state.tell(task, "failed", start)
+            if task.bound is not None and isinstance(error, DataFlowError):
+                error.at(model=task.bound.name, operation=task.spec.operation)
             raise NodeFailed(task, error) from error
         state.results[task.id] = result
         state.run.after_commit += call.after_commit
@@ -180,6 +182,10 @@ def _end(session: Session, command: Command) -> Program[None]:
     session.depth = 0
 
 
+def _send(sql: str) -> Program[None]:
+    yield Command(sql, COUNT), ()
+
+
 def _stretches(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
     """Cut tasks into stretches: consecutive database nodes of one database, or a single other node."""
     start = 0
@@ -209,7 +215,7 @@ def steps(tasks: Sequence[Task], state: RunState) -> Steps:
             elif isinstance(first, DatabaseTask):
                 yield from _database(stretch, state, scopes)  # type: ignore[arg-type]
             elif isinstance(first, PythonTask):
-                yield from _python(first, state)
+                yield from _python(first, state, scopes)
     except GeneratorExit:
         raise
     except BaseException as error:
@@ -290,14 +296,21 @@ def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Co
         stretch = stretch[done:]
 
 
-def _python(task: PythonTask, state: RunState) -> Steps:
+def _python(task: PythonTask, state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:
     start = perf_counter()
+    core = task.core
+    scope = None if core is None else scopes.get(core)
+    session = state.run.transactions[core] if scope is not None and not scope.options.rollback_on_error else None
     state.run.node_id = task.id
     state.tell(task, "running")
+    if session is not None:  # what the node writes before it fails must not be committed with the rest
+        yield Drive(session, _send("SAVEPOINT df_python"))
     try:
         result = yield CallPython(task, state.inputs(task))
         if result is None:
             result = {}
+        if isinstance(result, list):  # the rows of run_custom_query(), returned as they are
+            result = {"result": result}
         if not isinstance(result, Mapping):
             msg = f"{task.type} returned {kind(result)}; a node returns a dict of outputs"
             raise InputError(msg, hint="write return {'result': value}", code="bad-result")
@@ -305,9 +318,15 @@ def _python(task: PythonTask, state: RunState) -> Steps:
         raise
     except BaseException as error:
         state.tell(task, "failed", start)
+        if session is not None:
+            yield Drive(session, _send("ROLLBACK TO SAVEPOINT df_python"))
         raise NodeFailed(task, error) from error
+    if session is not None:
+        yield Drive(session, _send("RELEASE SAVEPOINT df_python"))
     state.results[task.id] = with_whole(result)
     state.tell(task, "done", start, result)
+    if core is not None and scope is not None and scope.last == task.id:
+        yield from _close_scope(core, state, scopes)
 
 
 class _Whole(dict[str, Any]):

@@ -214,9 +214,12 @@ def _scopes(order: list[Task], connections: Sequence[Connection], problems: list
             after = [task for task in after if task.id in reached]
         if not _settle(scope, after, problems):
             continue
-        members = [task for task in after if isinstance(task, DatabaseTask) and task.core is scope.core]
+        members = [task for task in after if not isinstance(task, ScopeTask) and task.core is scope.core]
+        if not members:
+            problems.append(_empty(scope))
+            continue
         scope.members = tuple(task.id for task in members)
-        scope.last = members[-1].id if members else scope.id
+        scope.last = members[-1].id
         for task in order[position[scope.id] + 1 : position[scope.last]]:
             same = isinstance(task, (DatabaseTask, ScopeTask)) and (
                 task.core is scope.core or isinstance(task, ScopeTask)
@@ -233,10 +236,17 @@ def _scopes(order: list[Task], connections: Sequence[Connection], problems: list
             inside[member] = scope.id
 
 
+def _empty(scope: ScopeTask) -> Problem:
+    message = f"node {scope.id!r} (TransactionScopeNode): no database node comes after it"
+    hint = "remove it, or add it before the nodes it should hold together"
+    return Problem("empty-scope", message, hint, {"node": scope.id})
+
+
 def _settle(scope: ScopeTask, after: list[Task], problems: list[Problem]) -> bool:
     """Choose the scope's database and read its options."""
     if scope.db is None:
         databases = {task.core: task.db for task in after if isinstance(task, DatabaseTask)}
+        databases = databases or {task.core: task.db for task in after if task.core is not None}
         if len(databases) > 1:
             message = f"node {scope.id!r} (TransactionScopeNode): the nodes after it use several databases"
             problems.append(
@@ -244,15 +254,7 @@ def _settle(scope: ScopeTask, after: list[Task], problems: list[Problem]) -> boo
             )
             return False
         if not databases:
-            message = f"node {scope.id!r} (TransactionScopeNode): no database node comes after it"
-            problems.append(
-                Problem(
-                    "empty-scope",
-                    message,
-                    "remove it, or add it before the nodes it should hold together",
-                    {"node": scope.id},
-                )
-            )
+            problems.append(_empty(scope))
             return False
         scope.db = next(iter(databases.values()))
     assert scope.core is not None

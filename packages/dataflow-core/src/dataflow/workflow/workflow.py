@@ -68,10 +68,9 @@ class Workflow:
         }
         lacking = {node: names for node, names in lacking.items() if names}
         if lacking:
-            listed = "; ".join(f"{node}: {', '.join(names)}" for node, names in lacking.items())
-            example = ", ".join(
-                f'"{node}": {{{", ".join(f"{name!r}: …" for name in names)}}}' for node, names in lacking.items()
-            )
+            listed = "; ".join(f"{', '.join(names)} of node {node!r}" for node, names in lacking.items())
+            inputs = {node: ", ".join(f'"{name}": …' for name in names) for node, names in lacking.items()}
+            example = ", ".join(f'"{node}": {{{values}}}' for node, values in inputs.items())
             msg = f"required inputs have no value: {listed}"
             raise InputError(
                 msg, hint=f"connect them, or execute(workflow, parameters={{{example}}})", code="missing-input"
@@ -85,11 +84,21 @@ class Workflow:
         Raises:
             InputError: a param has no JSON form, or a node type is a class that is not registered by name.
         """
-        nodes = [
-            {"type": record.type_name, "id": record.id, "params": to_wire(dict(record.params))} for record in self.nodes
-        ]
+        nodes = [{"type": r.type_name, "id": r.id, "params": self._params(r)} for r in self.nodes]
         connections = [attrs.astuple(connection) for connection in self.connections]
         return {"format": FORMAT, "nodes": nodes, "connections": [list(c) for c in connections]}
+
+    def _params(self, record: NodeRecord) -> Any:
+        core = next(task for task in self.tasks if task.id == record.id).core
+        _, spec = (None, None) if core is None else core.node_types.get(record.type_name, (None, None))
+        if isinstance(record.type, type) and (spec is None or spec.implementation is not record.type):
+            msg = f"node {record.id!r} is of the class {record.type_name}, which JSON cannot name"
+            hint = f"register it: db.register_node({record.type_name})"
+            raise InputError(msg, hint=hint, where={"node": record.id}, code="not-json")
+        try:
+            return to_wire(dict(record.params))
+        except InputError as error:
+            raise error.at(node=record.id)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], db: "DataFlow | None" = None) -> "Workflow":

@@ -3,7 +3,9 @@
 Storage is made for other tools too: STRICT tables, ISO texts, canonical Decimal text, JSON with sorted keys.
 """
 
+import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -34,7 +36,8 @@ _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
     "bytes": sqlite_types.BLOB(),
 }
 _NOW_UTC = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
-_BY_VALUE = frozenset({"float", "bytes"})  # IN-lists of these bind each element: JSON would change or refuse them
+_AS_TEXT: dict[str, tuple[Convert, str]] = {"float": (repr, "df_float"), "bytes": (bytes.hex, "df_bytes")}
+"""How IN-lists pass what JSON would change or refuse: writer, and the SQL function that reads it."""
 
 
 def datetime_text(value: datetime) -> str:
@@ -185,13 +188,22 @@ class SQLite(Dialect):
     def comparable(self, column: ColumnElement[Any], field: t.FieldType) -> ColumnElement[Any]:
         return sa.collate(column, "df_decimal") if field.storage == "decimal" else column
 
+    def returned(self, column: ColumnElement[Any], field: t.FieldType) -> ColumnElement[Any]:
+        """Make floats floats: SQLite's RETURNING gives 700.0 as the integer 700."""
+        return sa.cast(column, sqlite_types.REAL) if field.storage == "float" else column
+
     def in_list(
         self, column: ColumnElement[Any], field: t.FieldType, encode: Convert, bind: Bind, size: int
     ) -> ColumnElement[bool]:
-        if field.storage in _BY_VALUE:
-            return column.in_([bind(_nth(encode, position)) for position in range(size)])
-        array = bind(lambda items: t.dump_json([encode(item) for item in items]))
-        return column.in_(sa.select(sa.literal_column("value")).select_from(sa.func.json_each(array)))
+        del size  # one parameter, whatever the length
+        value: ColumnElement[Any] = sa.literal_column("value")
+        write = encode
+        if field.storage in _AS_TEXT:
+            text, read = _AS_TEXT[field.storage]
+            value = getattr(sa.func, read)(value)
+            write = lambda item: text(encode(item))  # noqa: E731
+        array = bind(lambda items: t.dump_json([write(item) for item in items]))
+        return column.in_(sa.select(value).select_from(sa.func.json_each(array)))
 
     def text_match(self, op: str, column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
         if op == "$like":
@@ -223,6 +235,8 @@ class SQLite(Dialect):
     def json_match(
         self, op: str, column: ColumnElement[Any], path: Sequence[str], kind: str, bind: Bind
     ) -> ColumnElement[bool]:
+        if any(_UNSPEAKABLE.search(part) for part in path):
+            column, path = sa.func.df_json_member(column, sa.literal(t.dump_json(list(path)))), ()
         place = sa.literal("$" + "".join(_step(part) for part in path))
         value = sa.func.json_extract(column, place)
         found = sa.func.json_type(column, place)
@@ -241,7 +255,8 @@ class SQLite(Dialect):
         if kind == "bool":
             return found == bind(lambda flag: "true" if flag else "false")
         if kind == "json":
-            return _document(column, place) == bind(t.dump_json)
+            name = sa.func.df_json_in if op == "$in" else sa.func.df_json_equal
+            return name(_document(column, place), bind(t.dump_json), type_=sa.Boolean())
         same_type = (
             found == sa.literal_column("'text'")
             if kind == "str"
@@ -249,7 +264,10 @@ class SQLite(Dialect):
         )
         if op in ("$like", "$ilike", "$regex", "$iregex", "$startswith", "$endswith"):
             return sa.and_(same_type, self.text_match(op, value, bind))
-        parameter = bind(None)
+        if op == "$in":
+            array = sa.func.json_each(bind(t.dump_json))
+            return sa.and_(same_type, value.in_(sa.select(sa.literal_column("value")).select_from(array)))
+        parameter = bind(_bindable if kind == "number" else None)
         compare = {
             "$eq": value.__eq__, "$gt": value.__gt__, "$gte": value.__ge__, "$lt": value.__lt__, "$lte": value.__le__,
         }[op]  # fmt: skip
@@ -290,12 +308,8 @@ class SQLite(Dialect):
             return sa.func.count(column)
         if op == "$count_distinct":
             return sa.func.count(column.distinct())
-        decimal = field.storage == "decimal"
-        if op == "$sum":
-            zero: ColumnElement[Any] = sa.literal_column("0" if field.storage == "int" else "0.0")
-            return sa.func.df_decimal_sum(column) if decimal else sa.func.coalesce(sa.func.sum(column), zero)
-        if op == "$avg":
-            return sa.func.df_decimal_avg(column) if decimal else sa.func.avg(column)
+        if op in ("$sum", "$avg"):
+            return _total(op, column, field.storage)
         function = sa.func.min if op == "$min" else sa.func.max
         return function(self.comparable(column, field))
 
@@ -323,8 +337,34 @@ class SQLite(Dialect):
         return written, returned
 
 
-def _nth(encode: Convert, position: int) -> Convert:
-    return lambda items: encode(items[min(position, len(items) - 1)])
+def _total(op: str, column: ColumnElement[Any], storage: str) -> ColumnElement[Any]:
+    """Sum or average; integers are added in two halves, so that neither order nor size of the parts matters."""
+    if storage == "decimal":
+        if op == "$avg":
+            return sa.func.df_decimal_avg(column)
+        return sa.func.coalesce(sa.func.df_decimal_sum(column), sa.literal_column("'0'"))
+    if storage == "float":
+        found = sa.func.coalesce(sa.func.sum(column), sa.literal_column("0.0")) if op == "$sum" else sa.func.avg(column)
+        return sa.func.df_finite(found)
+    high: ColumnElement[Any] = sa.func.sum(column.op(">>")(sa.literal_column("32")))
+    low: ColumnElement[Any] = sa.func.sum(column.op("&")(sa.literal_column("4294967295")))
+    if op == "$avg":
+        return sa.func.df_average(high, low, sa.func.count(column))
+    return sa.func.df_whole(high, low)
+
+
+_UNSPEAKABLE = re.compile(r'["\\\x00-\x1f]')
+"""What a JSON path cannot name: SQLite compares keys as they are escaped."""
+
+
+def _bindable(number: float) -> float:
+    """Return a number that can be bound; integers beyond 64 bits are compared as the floats SQLite reads them as."""
+    if isinstance(number, float) or t.INT_MIN <= number <= t.INT_MAX:
+        return number
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number)
 
 
 def _document(column: ColumnElement[Any], place: ColumnElement[Any]) -> ColumnElement[Any]:

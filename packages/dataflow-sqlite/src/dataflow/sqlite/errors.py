@@ -18,10 +18,10 @@ def translate(error: sqlite3.Error, path: str) -> e.DataFlowError:
         return _constraint(name, text)
     if "user-defined function raised" in text or "user-defined aggregate" in text:
         fault = take_fault()
-        return e.QueryError(fault or text, hint="change the operand, or the stored values", code="arithmetic")
-    if text == "integer overflow":
-        msg = "the sum does not fit in 64 bits"
-        return e.QueryError(msg, hint="declare the field as Decimal, or sum fewer rows", code="arithmetic")
+        hint = "change the operand, or the stored values"
+        if fault.startswith("the sum"):
+            hint = "declare the field as Decimal, or sum fewer rows"
+        return e.QueryError(fault or text, hint=hint, code="arithmetic")
     if name == "SQLITE_INTERRUPT":
         return e.DatabaseTimeout("the statement was interrupted", hint="raise the timeout of the runtime (seconds)")
     return _environment(name, text, path) or _query(text)
@@ -44,13 +44,14 @@ def _constraint(name: str, text: str) -> e.IntegrityError:
         msg = "a foreign key refers to a record that does not exist, or a record is still referred to"
         return e.ForeignKeyError(msg, hint="write the record referred to first, or delete what refers to it first")
     if name == "SQLITE_CONSTRAINT_NOTNULL":
-        return e.NotNullError(f"{', '.join(columns) or 'a column'} must have a value", hint="give it", where=where)
+        return e.NotNullError(f"{', '.join(columns) or 'a column'} must have a value", hint="give it a value", where=where)
     wrong = _DATATYPE.search(text)
     if wrong:
         table, _, column = wrong["place"].partition(".")
-        msg = f"{column} holds {wrong['type']}, and the result is {wrong['got']}; nothing is rounded silently"
+        rounded = "; nothing is rounded silently" if wrong["got"] == "REAL" else ""
+        msg = f"{column} holds {wrong['type']}, and the value is {wrong['got']}{rounded}"
         return e.CheckError(
-            msg, hint="change the operand or the field's type", where={"table": table, "columns": column}
+            msg, hint="change the value or the field's type", where={"table": table, "columns": column}
         )
     return e.CheckError(f"a check refused the value: {what or text}", hint="see the table's CHECK constraints")
 

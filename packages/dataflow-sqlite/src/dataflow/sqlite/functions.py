@@ -3,6 +3,7 @@
 They are used in queries only, never in stored DDL, so that files open in any other SQLite tool.
 """
 
+import math
 import re
 import sqlite3
 import threading
@@ -37,8 +38,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _regexp(pattern: str | None, text: str | None) -> bool | None:
-    if pattern is None or text is None:
+def _regexp(pattern: str | None, text: Any) -> bool | None:
+    if pattern is None or not isinstance(text, str):  # a JSON member may be a number, and AND has no order in SQL
         return None
     return _compiled(pattern).search(text) is not None
 
@@ -95,6 +96,20 @@ def _divide_float(left: float | None, right: float | None) -> float | None:
     return left / right if right else _refuse("division by zero")
 
 
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else _refuse("the result is too large for a float")
+
+
+def _whole(high: int | None, low: int | None) -> int:
+    """Join a sum of integers whose upper and lower 32 bits were added up apart."""
+    total = ((high or 0) << 32) + (low or 0)
+    return total if INT_MIN <= total <= INT_MAX else _refuse("the sum does not fit in 64 bits")
+
+
+def _average(high: int | None, low: int | None, count: int) -> float | None:
+    return None if high is None or low is None else ((high << 32) + low) / count
+
+
 def _overflow() -> None:
     _refuse("the result does not fit in 64 bits")
 
@@ -109,11 +124,37 @@ def _contains(outer: Any, inner: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Compare JSON values: numbers by value, true and false never with numbers."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
-    return (type(one) is type(other) and one == other) or (
-        isinstance(one, (int, float)) and isinstance(other, (int, float)) and one == other
-    )  # fmt: skip
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _json_equal(one: str | None, other: str | None) -> bool | None:
+    if one is None or other is None:
+        return None
+    return one == other or _same(loads(one), loads(other))
+
+
+def _json_in(document: str | None, items: str) -> bool | None:
+    if document is None:
+        return None
+    value = loads(document)
+    return any(_same(value, item) for item in loads(items))
+
+
+def _json_member(document: str | None, path: str) -> str | None:
+    """Return the JSON text of a member, for keys that SQLite's paths cannot name."""
+    value = None if document is None else loads(document)
+    for key in loads(path):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return dump_json(value)
 
 
 def _json_contains(outer: str | None, inner: str | None) -> bool | None:
@@ -153,7 +194,7 @@ class _DecimalSum:
             self.count += 1
 
     def finalize(self) -> str | None:
-        """Return the sum as text; 0 of no rows."""
+        """Return the sum as text; sqlite3 does not call it for no rows."""
         return decimal_text(self.total)
 
 
@@ -170,6 +211,14 @@ def install(connection: sqlite3.Connection) -> None:
         ("df_arithmetic", 4, _arithmetic),
         ("df_divide", 2, _divide_float),
         ("df_overflow", 0, _overflow),
+        ("df_finite", 1, _finite),
+        ("df_whole", 2, _whole),
+        ("df_average", 3, _average),
+        ("df_float", 1, float),
+        ("df_bytes", 1, bytes.fromhex),
+        ("df_json_equal", 2, _json_equal),
+        ("df_json_in", 2, _json_in),
+        ("df_json_member", 2, _json_member),
         ("df_json_contains", 2, _json_contains),
         ("df_json_overlap", 2, _json_overlap),
         ("df_json_append", 2, _json_append),

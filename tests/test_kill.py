@@ -1,0 +1,130 @@
+"""SIGKILL at random moments of a bulk load: the file stays sound, holds whole nodes or whole commits, and goes on.
+
+Each round kills a loader that would load for ever, judges the file with the standard library, and completes the
+interrupted run with DataFlow on the same file.
+"""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from dataflow import DataFlow
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the worker forks")
+
+WORKER = Path(__file__).with_name("kill_worker.py")
+KILLS = 30  # per mode
+
+
+@pytest.fixture(scope="module")
+def kill_worker():
+    """The worker as a module: its model, and how it loads."""
+    spec = spec_from_file_location("kill_worker", WORKER)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Worker:
+    """The process that forks loaders."""
+
+    def __init__(self):
+        command = [sys.executable, WORKER]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.loader = 0
+
+    def start(self, path, mode, run):
+        """Fork a loader that loads one run after another, from the given one on, until it is killed."""
+        self.process.stdin.write(json.dumps({"url": f"sqlite:///{path}", "mode": mode, "run": run}) + "\n")
+        self.loader = self.read("loader")
+        assert self.read("ready") == run
+
+    def read(self, word):
+        """Read a line that must be `word` and a number; return the number."""
+        found, number = (self.process.stdout.readline() or "nothing 0").split()
+        assert found == word
+        return int(number)
+
+    def kill(self):
+        """Kill the loader; return how many runs it had finished, and its exit code."""
+        os.kill(self.loader, signal.SIGKILL)
+        self.loader = 0
+        finished = 0
+        while (line := self.process.stdout.readline().split())[0] == "finished":
+            finished += 1
+        return finished, int(line[1])
+
+    def close(self):
+        if self.loader:
+            os.kill(self.loader, signal.SIGKILL)
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def worker():
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+def judge(path):
+    """Judge the file without our code; return run -> part -> number of rows."""
+    sql = "SELECT run, part, count(*), max(place) FROM items GROUP BY run, part"
+    found = {}
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        for run, part, rows, last in file.execute(sql):
+            assert rows == last + 1, "a row before the last one is missing"
+            found.setdefault(run, {})[part] = rows
+    return found
+
+
+@pytest.mark.parametrize("mode", ["nodes", "commits"])
+def test_a_killed_load_leaves_whole_nodes_or_commits_in_a_sound_file_that_goes_on(tmp_path, worker, kill_worker, mode):
+    path = tmp_path / "killed.db"
+    whole = dict.fromkeys(range(kill_worker.PARTS), kill_worker.ROWS)
+    chance = random.Random(20130101)
+
+    worker.start(path, mode, run=0)
+    worker.read("finished")
+    start = time.perf_counter()
+    worker.read("finished")
+    window = 3 * (time.perf_counter() - start)  # seconds for three runs on this machine
+    worker.kill()
+
+    held = []
+    for run in range(1000, 1000 * (KILLS + 1), 1000):
+        with DataFlow(f"sqlite:///{path}") as db:
+            db.model(kill_worker.Item)
+            db.express_sync.bulk_delete("Item", filter={}, confirmed=True)
+        worker.start(path, mode, run)
+        time.sleep(chance.uniform(0, window))
+        finished, exit_code = worker.kill()
+        assert exit_code == -signal.SIGKILL
+
+        found = judge(path)
+        interrupted = found.pop(run + finished, {})
+        assert found == {run + earlier: whole for earlier in range(finished)}, "a finished run is not whole"
+        assert interrupted == dict.fromkeys(range(len(interrupted)), kill_worker.ROWS), "a part is not whole"
+        held.append(len(interrupted))
+
+        with DataFlow(f"sqlite:///{path}") as db:
+            db.model(kill_worker.Item)
+            kill_worker.load(kill_worker.loading(db, mode, conflict="skip"), run + finished)
+        assert judge(path) == {run + number: whole for number in range(finished + 1)}
+
+    assert len(held) == KILLS
+    within = sum(0 < parts < kill_worker.PARTS for parts in held)
+    assert within >= KILLS // 6, f"too few kills landed within a run: {held}"
