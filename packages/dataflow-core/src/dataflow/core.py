@@ -29,7 +29,7 @@ from dataflow.plan.stages import ordered
 from dataflow.plugins import specs
 from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
-from dataflow.session import CURRENT_RUN, Call, atomic
+from dataflow.session import CURRENT_RUN, Call, atomic, notify
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -311,7 +311,7 @@ class Core:
             call.session = session
             result = await session.run(self.observe(program))
             assert run is not None
-            run.after_commit += call.after_commit
+            run.remember(self, call.after_commit)
             return result
         session = await self.database.lease(write=write, holder=holder)
         try:
@@ -319,8 +319,7 @@ class Core:
             result = await session.run(self.observe(program))
         finally:
             await session.release()
-        for note in call.after_commit:
-            note()
+            notify(call.after_commit)
         return result
 
     def run_blocking(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:
@@ -331,7 +330,7 @@ class Core:
             call.session = session
             result = session.run_blocking(self.observe(program))
             assert run is not None
-            run.after_commit += call.after_commit
+            run.remember(self, call.after_commit)
             return result
         session = self.database.lease_blocking(write=write, holder=holder)
         try:
@@ -339,8 +338,7 @@ class Core:
             result = session.run_blocking(self.observe(program))
         finally:
             session.release_blocking()
-        for note in call.after_commit:
-            note()
+            notify(call.after_commit)
         return result
 
     def count(self, bound: BoundModel, operation: str) -> None:

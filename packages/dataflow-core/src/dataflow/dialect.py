@@ -133,11 +133,13 @@ class Dialect:
         name: as in its DialectSpec.
         capabilities: filled in from its DialectSpec.
         nulls_need_order: whether NULLS FIRST and LAST must be written to get the common order.
+        aborts_on_error: whether a failed statement spoils its transaction, so that only a savepoint can save the rest.
     """
 
     name: ClassVar[str] = ""
     capabilities: Mapping[str, str] = {}
     nulls_need_order: ClassVar[bool] = False
+    aborts_on_error: ClassVar[bool] = True
     isolation_levels: ClassVar[tuple[str, ...]] = (
         "READ_UNCOMMITTED",
         "READ_COMMITTED",

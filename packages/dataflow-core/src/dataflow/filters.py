@@ -321,7 +321,9 @@ class FilterCompiler:
         def bind(convert: Any) -> Any:
             return self.builder.operand(index, convert, label, like=None)
 
-        return self.builder.model.core.dialect.list_match(op, column, field.type, lambda v: t.filter_value(item, v), bind)
+        return self.builder.model.core.dialect.list_match(
+            op, column, field.type, lambda v: t.filter_value(item, v), bind
+        )
 
     # -- JSON -----------------------------------------------------------------------------------------------------
     def _json(self, value: Any, column: "ColumnElement[Any]", path: Sequence[str], label: str) -> "ColumnElement[bool]":

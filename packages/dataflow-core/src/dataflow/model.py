@@ -359,7 +359,9 @@ def forbid_instances(cls: type) -> None:
         del klass
         given = ", ".join(f'"{key}": …' for key in values) or "…"
         msg = f"{name} is a model, not a class of objects: {name}() creates nothing"
-        hint = f'write workflow.add_node("{name}CreateNode", "create", {{{given}}}) or db.express.create("{name}", {{…}})'
+        hint = (
+            f'write workflow.add_node("{name}CreateNode", "create", {{{given}}}) or db.express.create("{name}", {{…}})'
+        )
         raise UsageError(msg, hint=hint, where={"model": name}, code="model-instantiated")
 
     cls.__new__ = refuse  # type: ignore[assignment,method-assign]

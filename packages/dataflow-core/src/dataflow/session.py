@@ -6,11 +6,12 @@ Knows sessions only by the protocol of `dataflow.dialect`; knows no SQL but what
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataflow import _log
 from dataflow.dialect import COUNT, Command, Program, Session
 from dataflow.errors import DatabaseTimeout, UsageError
 
@@ -34,7 +35,7 @@ class Run:
     Attributes:
         id: run id.
         transactions: database core -> session with an open transaction, for nested calls to join.
-        after_commit: what to do once the transaction of a core is committed.
+        after_commit: database core -> what to do once its open work is committed.
     """
 
     __slots__ = ("after_commit", "id", "node_id", "transactions")
@@ -43,7 +44,28 @@ class Run:
         self.id = run_id
         self.node_id = ""
         self.transactions: dict[Any, Session] = {}
-        self.after_commit: list[Callable[[], Any]] = []
+        self.after_commit: dict[Any, list[Callable[[], Any]]] = {}
+
+    def remember(self, core: Any, notes: list[Callable[[], Any]]) -> None:
+        """Keep what to do once the open work on a database is committed."""
+        self.after_commit.setdefault(core, []).extend(notes)
+
+    def committed(self, core: Any) -> None:
+        """Do what was kept for a database."""
+        notify(self.after_commit.pop(core, ()))
+
+    def rolled_back(self, core: Any) -> None:
+        """Forget what was kept for a database."""
+        self.after_commit.pop(core, None)
+
+
+def notify(notes: Iterable[Callable[[], Any]]) -> None:
+    """Do what was to be done after a commit. A note that fails is logged: the change stands, so the call succeeded."""
+    for note in notes:
+        try:
+            note()
+        except Exception as error:  # noqa: BLE001  # a stranger's code
+            _log.event("note.failed", error=type(error).__name__, note=repr(getattr(note, "func", note)))
 
 
 CURRENT_RUN: ContextVar[Run | None] = ContextVar("dataflow_run", default=None)
@@ -89,6 +111,7 @@ def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Pro
     """Run `body` in a transaction, or in a savepoint when one is open: all of it happens, or nothing."""
     session = call.session
     depth = session.depth
+    noted = len(call.after_commit)
     undo: tuple[Command, ...]
     if depth:
         name = f"df_{depth}"
@@ -103,8 +126,10 @@ def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Pro
         result = yield from body
         yield commit, ()
     except GeneratorExit:  # abandoned: the session rolls back when it is released
+        del call.after_commit[noted:]
         raise
     except BaseException:
+        del call.after_commit[noted:]
         for command in undo:
             yield command, ()
         session.depth = depth

@@ -28,7 +28,9 @@ _TOKEN = re.compile(
 )
 _READS = frozenset({"SELECT", "VALUES", "EXPLAIN", "SHOW"})
 _CHANGES = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"})
-DEFINITIONS = frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE", "PRAGMA", "ATTACH", "DETACH", "VACUUM", "ANALYZE", "SET"})
+DEFINITIONS = frozenset(
+    {"CREATE", "ALTER", "DROP", "TRUNCATE", "PRAGMA", "ATTACH", "DETACH", "VACUUM", "ANALYZE", "SET"}
+)
 _TRANSACTION = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "END", "SAVEPOINT", "RELEASE", "START", "ABORT"})
 
 

@@ -18,6 +18,7 @@ import attrs
 from dataflow.canonical import ValueRefused, canonical_decimal, canonical_json, check_text, dump_json, encodable, kind
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+NOT_NULL, NOT_NULL_HINT = "None is not allowed", "give a value, or annotate it `| None`"
 
 
 class FieldType:
@@ -61,7 +62,9 @@ class FieldType:
         """Accept many values at once; `ValueRefused.index` tells which one does not fit."""
         out: list[Any] = []
         for index, value in enumerate(values):
-            if value is None and nullable:
+            if value is None:
+                if not nullable:
+                    raise ValueRefused(NOT_NULL, NOT_NULL_HINT, index)
                 out.append(None)
                 continue
             try:

@@ -4,7 +4,6 @@ What the module prints while it is imported goes to standard error, so that stan
 """
 
 import contextlib
-import difflib
 import importlib
 import sys
 import sysconfig
@@ -21,7 +20,7 @@ import click
 import dataflow
 from dataflow import DataFlow
 from dataflow.cli.program import CommandError
-from dataflow.errors import ConfigurationError, DataFlowError
+from dataflow.errors import ConfigurationError, DataFlowError, suggest
 
 FORMS = "path/to/file.py, path/to/file.py:name or package.module:name"
 
@@ -79,10 +78,8 @@ def _split(reference: str) -> tuple[str, str]:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        close = difflib.get_close_matches(path.name, [found.name for found in path.parent.glob("*.py")], n=1)
-        hint = (
-            f"did you mean {str(path.parent / close[0])!r}?" if close else "give a path relative to the current folder"
-        )
+        close = suggest(path.stem, [found.stem for found in path.parent.glob("*.py")])
+        hint = f"did you mean {path.parent / close}.py?" if close else "give a path relative to the current folder"
         raise CommandError(f"there is no file {str(path)!r}", hint=hint, code="bad-app")
     path = path.resolve()
     root, parts = path.parent, [path.stem]
@@ -134,14 +131,15 @@ def _guarded(what: str, folder: str, load: Callable[[], ModuleType]) -> ModuleTy
 
 
 def _failed(what: str, error: BaseException) -> ConfigurationError:
-    msg = f"the app cannot be imported: {type(error).__name__}: {error}"
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    msg = f"the app cannot be imported: {type(error).__name__}{': ' * bool(text)}{text}"
     if isinstance(error, SystemExit):
         msg = "the app ends the program while it is imported"
         hint = 'put what is to run only as a script under `if __name__ == "__main__":`'
     elif isinstance(error, ModuleNotFoundError):
         hint = f"install what provides {error.name!r} in this environment: {sys.executable}"
     else:
-        hint = f"'python {what}' shows the whole traceback" if what.endswith(".py") else "correct that line"
+        hint = f"'python {_short(what)}' shows the whole traceback" if what.endswith(".py") else "correct that line"
     return ConfigurationError(msg, hint=hint, where=_place(error), code="app-import")
 
 

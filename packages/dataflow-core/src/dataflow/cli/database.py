@@ -21,12 +21,10 @@ def check_database(found: Discovery, app: App | None) -> Check:
     A file that does not exist is not created.
     """
     if app is not None:
-        details = _place(app.db.config.url, _origin(app))
-        if app.db.core.closed:
-            return Check("database", f"{details['url']} (the app closed it, so it was not asked)", details)
-        return _no_file(details) or _ask(app.db, details)
+        return _of_app(app)
     text = os.environ.get("DATABASE_URL")
-    source = "DATABASE_URL" if text else "the default, as DATABASE_URL is not set"
+    source = "DATABASE_URL" if text else "the default, without DATABASE_URL"
+    details: dict[str, Any] = {"source": source}
     try:
         details = _place(parse_url(text or DEFAULT), source)
         missing = _no_file(details)
@@ -37,7 +35,15 @@ def check_database(found: Discovery, app: App | None) -> Check:
             return _ask(db, details)
     except DataFlowError as error:
         where = {**error.where, "variable": "DATABASE_URL"} if text else error.where
-        return Check("database", source, {"source": source}, (Problem(error.code, error.message, error.hint, where),))
+        problem = Problem(error.code, error.message, error.hint, where)
+        return Check("database", f"{details.get('url', 'unreadable URL')} from {source}", details, (problem,))
+
+
+def _of_app(app: App) -> Check:
+    details = _place(app.db.config.url, _origin(app))
+    if app.db.core.closed:
+        return Check("database", f"{details['url']} (the app closed it, so it was not asked)", details)
+    return _no_file(details) or _ask(app.db, details)
 
 
 def _origin(app: App) -> str:
@@ -59,9 +65,15 @@ def _place(url: DatabaseURL, source: str) -> dict[str, Any]:
 
 
 def _no_file(details: Mapping[str, Any]) -> Check | None:
-    if "file" not in details or Path(details["file"]).exists():
+    """Say that a file does not exist, which is well where it can be created."""
+    path = Path(details.get("file", "."))
+    if path.exists():
         return None
-    return Check("database", f"{details['file']} does not exist yet", {**details, "exists": False})
+    details = {**details, "exists": False}
+    if path.parent.is_dir():
+        return Check("database", f"{path} does not exist yet", details)
+    problem = Problem("unavailable", f"the folder {path.parent} does not exist", "create it, or correct the URL")
+    return Check("database", f"{details['url']} from {details['source']}", details, (problem,))
 
 
 def _ask(db: DataFlow, details: Mapping[str, Any]) -> Check:
@@ -74,5 +86,5 @@ def _ask(db: DataFlow, details: Mapping[str, Any]) -> Check:
         found |= facts if name == "database" else {name: facts}
         if not answer["ok"]:
             message = f"the {name} check fails: {answer.get('error', 'it gives no reason')}"
-            problems.append(Problem("unhealthy", message, "see its settings: dataflow doctor --settings"))
+            problems.append(Problem("unhealthy", message, "correct the URL, or make what it names available"))
     return Check("database", f"{details['url']} from {details['source']}", found, tuple(problems))

@@ -76,8 +76,8 @@ def _check_app(reference: str) -> tuple[Check, App | None]:
     except CommandError:
         raise
     except DataFlowError as error:
-        problems = [Problem(error.code, str(error).replace("\n", " "), "correct the app, then ask again")]
-        return Check("app", reference, {}, tuple(problems)), None
+        faults = "; ".join(map(str, (error.message, *error.problems)))
+        return Check("app", reference, {}, (Problem(error.code, faults, error.hint, error.where),)), None
     models, workflows = app.db.list_models(), list(app.db.workflows)
     summary = f"{app.reference}: {counted(len(models), 'model')}, {counted(len(workflows), 'workflow')}"
     return Check("app", summary, {"models": models, "workflows": workflows}), app

@@ -14,7 +14,7 @@ from dataflow.workflow import Workflow
 def pick_model(app: App, name: str) -> BoundModel:
     """Return a model. Raises CommandError if there is none of that name."""
     if name not in app.db.core.models:
-        raise unknown("model", name, app.db.core.models, f"{app.reference} has no models yet")
+        raise unknown("model ", name, app.db.core.models, f"{app.reference} has no models yet")
     return app.db.core.model(name)
 
 
@@ -40,14 +40,22 @@ def pick_workflow(app: App, name: str | None) -> tuple[str, Workflow]:
             raise CommandError(msg, hint=f"name one of them: {', '.join(known)}", code="no-workflow")
         (name,) = known
     if name not in known:
-        raise unknown("workflow", name, known, "")
+        raise unknown("workflow ", name, known)
     found = known[name]
     return name, found if isinstance(found, Workflow) else found.build()
 
 
-def unknown(what: str, name: str, known: Iterable[str], none: str) -> CommandError:
-    """Return the error for a name that does not exist: what was meant, or what there is."""
+def unknown(what: str, name: str, known: Iterable[str], none: str = "") -> CommandError:
+    """Return the error for a name that does not exist.
+
+    Args:
+        what: of which kind, as the text before the name: "model ", "input create.".
+        name: what was asked for.
+        known: what there is.
+        none: the hint when there is nothing.
+    """
     names = list(known)
     close = suggest(name, names)
-    hint = f"did you mean {close!r}?" if close else f"{what}s: {', '.join(names)}" if names else none
-    return CommandError(f"there is no {what} {name!r}", hint=hint, code=f"unknown-{what.replace(' ', '-')}")
+    hint = f"did you mean {close!r}?" if close else f"there is: {', '.join(names)}" if names else none
+    shown = f"{what}{name!r}" if what.endswith(" ") else f"{what}{name}"
+    return CommandError(f"there is no {shown}", hint=hint, code="unknown-name")

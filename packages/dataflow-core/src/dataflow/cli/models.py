@@ -1,6 +1,7 @@
 """``dataflow models``: the models of an application, with their tables, fields and relations."""
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -103,7 +104,7 @@ def _about(field: FieldSpec, bound: BoundModel) -> str:
     if field.required:
         notes.append("required")
     if field.default is not UNSET:
-        notes.append(f"default {field.default!r}")
+        notes.append(f"default {field.default if isinstance(field.default, Enum) else repr(field.default)}")
     if field.factory is not None:
         notes.append(f"default from {getattr(field.factory, '__name__', 'a function')}()")
     if field.write:

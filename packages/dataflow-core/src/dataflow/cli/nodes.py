@@ -59,7 +59,7 @@ def _without_app(free: Sequence[NodeSpec], name: str | None, *, as_json: bool) -
     if name is not None:
         by_name = {node.type: node for node in free}
         if name not in by_name:
-            error = unknown("node type", name, by_name, "")
+            error = unknown("node type ", name, by_name)
             error.hint = f"{error.hint}; those of a model need --app path/to/file.py"
             raise error
         free = [by_name[name]]
@@ -91,7 +91,7 @@ def _choose(app: App, name: str | None) -> list[NodeSpec]:
         return list(core.models[name].nodes.values())
     if name in types:
         return [types[name]]
-    raise unknown("model or node type", name, [*core.models, *types], "")
+    raise unknown("model or node type ", name, [*core.models, *types])
 
 
 def _overview(nodes: Sequence[NodeSpec]) -> "Iterator[RenderableType]":

@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON; errors too, on standard error.")
 
 
-def print_json(data: Any) -> None:
-    """Print data as JSON; values of records as `dataflow.cli.values.plain` turns them."""
-    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-    click.echo(json.dumps(plain(data), indent=2, ensure_ascii=not unicode))
+def print_json(data: Any, *, err: bool = False) -> None:
+    """Print data as JSON; values of records as `dataflow.cli.values.plain` turns them.
+
+    Args:
+        data: what to print.
+        err: whether it goes to standard error.
+    """
+    stream = sys.stderr if err else sys.stdout
+    unicode = (getattr(stream, "encoding", None) or "").lower().startswith("utf")
+    click.echo(json.dumps(plain(data), indent=2, ensure_ascii=not unicode), err=err)
 
 
 def show(*parts: "RenderableType") -> None:
@@ -93,5 +99,8 @@ def problem_list(problems: Iterable[Problem]) -> "Iterator[RenderableType]":
     for problem in problems:
         yield ""
         yield heading(f"problem: {problem.message}")
+        place = ", ".join(f"{key} {problem.where[key]}" for key in ("file", "variable") if key in problem.where)
+        if place:
+            yield indented(f"where: {place}")
         if problem.hint:
             yield indented(f"fix: {problem.hint}")

@@ -1,7 +1,6 @@
 """The group behind ``dataflow``: finds commands without importing them, and turns errors into text and exit codes."""
 
 import difflib
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -10,6 +9,7 @@ import click
 
 from dataflow import __version__
 from dataflow.cli.discovery import Command, Discovery, discover
+from dataflow.cli.output import print_json
 from dataflow.errors import DataFlowError, PluginLoadError
 from dataflow.plugins.specs import load
 
@@ -96,7 +96,7 @@ class Program(click.Group):
         except click.ClickException as error:
             code = error.exit_code
             if as_json:
-                _print_json(_usage_dict(error))
+                print_json(_usage_dict(error), err=True)
             else:
                 error.show()
         except click.Abort:
@@ -105,7 +105,7 @@ class Program(click.Group):
         except DataFlowError as error:
             code = USAGE if isinstance(error, CommandError) else PROBLEM
             if as_json:
-                _print_json(error.to_dict())
+                print_json(error.to_dict(), err=True)
             else:
                 click.echo(str(error), err=True)
         sys.exit(code)
@@ -132,10 +132,6 @@ def _usage_dict(error: click.ClickException) -> dict[str, Any]:
     hint = f"see '{ctx.command_path} --help'" if ctx is not None else ""
     out = {"error": type(error).__name__, "code": CommandError.code, "message": error.format_message()}
     return {**out, "hint": hint, "where": {}}
-
-
-def _print_json(data: Any) -> None:
-    click.echo(json.dumps(data, indent=2, default=str), err=True)
 
 
 EPILOG = """\

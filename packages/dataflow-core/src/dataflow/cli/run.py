@@ -16,6 +16,7 @@ from dataflow.errors import InputError
 from dataflow.runtime import LocalRuntime
 from dataflow.types import ValueRefused
 from dataflow.workflow import Workflow
+from dataflow.workflow.tasks import Task
 
 
 @click.command()
@@ -43,7 +44,11 @@ def run(
 
 
 def _parameters(workflow: Workflow, texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read ``node.input=JSON`` texts. Raises CommandError naming the one that cannot be read."""
+    """Read ``node.input=JSON`` texts.
+
+    Raises:
+        CommandError: one cannot be read, or names no input, or a required input is missing.
+    """
     tasks = {task.id: task for task in workflow.tasks}
     parameters: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -52,15 +57,29 @@ def _parameters(workflow: Workflow, texts: Sequence[str]) -> dict[str, dict[str,
         if not (equals and dot and node and name):
             raise CommandError("--param takes NODE.INPUT=JSON", hint="write --param create.age=36", code="bad-param")
         if node not in tasks:
-            raise unknown("node", node, tasks, "")
-        if name in parameters.get(node, {}):
+            raise unknown("node ", node, tasks)
+        if not tasks[node].accepts(name):
+            raise unknown(f"input {node}.", name, sorted(getattr(tasks[node], "names", None) or tasks[node].parameters))
+        if name in parameters.setdefault(node, {}):
             raise CommandError(f"--param {target} is given twice", hint="give it once", code="bad-param")
-        try:
-            parsed = read_json(value, tasks[node], name)
-        except ValueError as error:
-            hint = f"text needs double quotes inside the shell's: --param '{target}=\"…\"'"
-            raise CommandError(f"--param {target} is not JSON", hint=hint, code="bad-param") from error
-        except (ValueRefused, InputError) as error:
-            raise CommandError(f"--param {target}: {error.message}", hint=error.hint, code="bad-param") from error
-        parameters.setdefault(node, {})[name] = parsed
+        parameters[node][name] = _value(target, value, tasks[node], name)
+    missing = [
+        f"{node}.{name}"
+        for node, names in workflow.inputs.items()
+        for name in names
+        if name not in parameters.get(node, {})
+    ]
+    if missing:
+        msg = f"the workflow needs {', '.join(missing)}"
+        raise CommandError(msg, hint=f"add {' '.join(f'--param {name}=…' for name in missing)}", code="missing-input")
     return parameters
+
+
+def _value(target: str, text: str, task: Task, name: str) -> Any:
+    try:
+        return read_json(text, task, name)
+    except ValueError as error:
+        hint = f"text needs double quotes inside the shell's: --param '{target}=\"…\"'"
+        raise CommandError(f"--param {target} is not JSON", hint=hint, code="bad-param") from error
+    except (ValueRefused, InputError) as error:
+        raise CommandError(f"--param {target}: {error.message}", hint=error.hint, code="bad-param") from error

@@ -95,7 +95,7 @@ class Aggregate(ModelOperation):
             return Problem("unknown-operator", f"{function!r} is not an aggregate function", hint)
         if field == "*" and function == "$count":
             return _Item(name, "$count", "*")
-        if field not in self.bound.fields:
+        if not isinstance(field, str) or field not in self.bound.fields:
             return self.known_field(str(field), f"aggregate {name!r}") or Problem(
                 "bad-aggregate", f"{name!r} names no field"
             )
@@ -181,9 +181,15 @@ class Aggregate(ModelOperation):
 
         def document(part: Any, _at: Any) -> Any:
             terms = []
-            for name, value in part.items() if isinstance(part, Mapping) else ():
+            if not isinstance(part, Mapping):
+                compiler.skip(part)
+                problems.append(Problem("bad-filter", f"having: a filter is a dict, got {t.kind(part)}"))
+                return sa.true()
+            for name, value in part.items():
                 if name in LOGIC:
                     terms.append(compiler.logic(name, value, builder, document))
+                elif name == "$not":
+                    terms.append(compiler.logic("$nor", [value], builder, document))
                 elif name in columns:
                     terms.append(compiler.field(value, columns[name], fields[name], f"having {name}"))
                 else:

@@ -51,7 +51,7 @@ class BoundField:
             if value is None:
                 if nullable:
                     return None
-                raise t.ValueRefused(NOT_NULL, "give a value, or annotate it `| None`")
+                raise t.ValueRefused(t.NOT_NULL, t.NOT_NULL_HINT)
             value = accept(value)
             return value if after is None else after(value)
 
@@ -71,9 +71,6 @@ class BoundField:
         if after is None:
             return accepted
         return [None if value is None else after(value) for value in accepted]
-
-
-NOT_NULL = "None is not allowed"
 
 
 def _identity(value: Any) -> Any:

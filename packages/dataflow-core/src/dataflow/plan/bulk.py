@@ -62,11 +62,12 @@ class BulkWriting(ModelOperation):
 
     def columns(self, given: AbstractSet[str]) -> tuple[str, ...]:
         """Return the columns to write: the given ones and those with a default."""
-        return tuple(
+        columns = tuple(
             name
             for name, field in self.bound.fields.items()
             if name in given or not (field.spec.generated or (field.nullable and ch.default_of(field.spec) is None))
         )
+        return columns or tuple(self.bound.fields)[-1:]  # a multi-row INSERT needs a column; it gets None in every row
 
     def plan(
         self, builder: PlanBuilder, statement: Any, columns: tuple[str, ...], batch: int, keys: tuple[str, ...]
@@ -257,7 +258,8 @@ class _Job:
         key = ("bulk_create", given, conflict, return_ids, batch, extra)
         self.plan: BulkPlan = operation.bound.plans.get(key, lambda: self._compile(given, batch, extra))
         self.encoder = operation.encoder(self.plan, shared, call)
-        self.batch = batch
+        width = max(len(self.plan.insert.columns), 1)
+        self.batch = max(1, min(batch, call.session.max_parameters // width))  # a batch is one statement
 
     def _compile(self, given: frozenset[str], batch: int, extra: Any) -> BulkPlan:
         bound = self.op.bound
@@ -287,22 +289,16 @@ class _Job:
                 self._bad(start + fault.index, fault.message, "bad-row")
             yield from self._each(start, len(rows), good)
             return
-        one_by_one = self.conflict == "skip" and self.return_ids
-        if self.on_error == "stop" and not one_by_one:
-            try:
-                yield from atomic(self.call, self._write(encoded))
-            except IntegrityError:
-                yield from self._each(start, len(rows), list(enumerate(encoded)))  # raises at the row that is wrong
-                raise
-        elif one_by_one:
+        if self.conflict == "skip" and self.return_ids:  # which rows were skipped is known only one by one
             yield from self._each(start, len(rows), list(enumerate(encoded)))
-        else:
-            before = attrs.evolve(self.tally)
-            try:
-                yield from atomic(self.call, self._write(encoded))
-            except IntegrityError:
-                self.tally.created, self.tally.skipped, self.tally.done = before.created, before.skipped, before.done
-                yield from self._each(start, len(rows), list(enumerate(encoded)))
+            return
+        try:
+            body = self._write(encoded)
+            yield from atomic(self.call, body) if self.op.bound.core.dialect.aborts_on_error else body
+        except IntegrityError:  # the one statement of the batch wrote nothing: find the row that is wrong
+            yield from self._each(start, len(rows), list(enumerate(encoded)))
+            if self.on_error == "stop":
+                raise
 
     def _write(self, encoded: Sequence[tuple[Any, ...]]) -> Program[None]:
         written, returned = yield from self.plan.write(self.op.bound.core.dialect, encoded, self.call)

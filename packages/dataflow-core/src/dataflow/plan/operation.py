@@ -183,7 +183,8 @@ class ModelOperation:
         have = {self.route.get(name) for name in names}
         if self.route.get("record_id") == "id" and not have & {"id", "conditions", "filter", KEY}:
             return ["id"]
-        return [p.name for p in self.kind.parameters if p.required and p.name not in have]
+        lacking = [p.name for p in self.kind.parameters if p.required and p.name not in have]
+        return [name if self.route[name] == name else f"_{name}" for name in lacking]
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         """Return the program that carries the operation out."""

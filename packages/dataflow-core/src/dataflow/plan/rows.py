@@ -36,6 +36,8 @@ def as_rows(data: Any) -> Sequence[Mapping[str, Any]] | str:
     if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
         return f"data takes a list of dicts, got {kind(data)}"
     rows = data if isinstance(data, (list, tuple)) else list(data)
+    if set(map(type, rows)) == {dict}:
+        return rows
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
             return f"row {index} is not a dict but {kind(row)}"

@@ -63,7 +63,10 @@ class Upsert(ModelOperation):
         problems += ch.change_problems(self.bound, found)
         problems += [p for name in create if (p := self.known_field(name, "create"))]
         if not problems:
-            problems += missing_fields(self, create)
+            problems += [
+                attrs.evolve(problem, hint=f"the record may be new: give create={{'{problem.where['field']}': …}}")
+                for problem in missing_fields(self, create)
+            ]
             for name, value in create.items():
                 problems += self.check_field(name, value)
         if problems:

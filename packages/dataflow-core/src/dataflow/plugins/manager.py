@@ -25,6 +25,8 @@ from dataflow.errors import (
 from dataflow.plugins import hookspecs, specs
 
 GROUP = "dataflow.plugins"
+CORE = "core"
+"""Name of core's own plugin, which is always active."""
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("dataflow_"))
 """Every hook there is."""
 _ONE_FEATURE = frozenset({"dataflow_tenancy", "dataflow_soft_delete", "dataflow_versioning"})
@@ -163,12 +165,15 @@ def _unknown_names(
 ) -> Iterator[tuple[str, ConfigurationError]]:
     """Yield (name, error) for each name asked for or disabled that no plugin has."""
     known = {candidate.name for candidate in candidates}
-    for name in sorted((only or frozenset()) | disabled):
-        if name not in known:
-            close = suggest(name, known)
-            msg = f"no installed plugin is called {name!r}"
-            hint = f"did you mean {close!r}?" if close else f"installed: {', '.join(sorted(known))}"
-            yield name, ConfigurationError(msg, hint=hint)
+    for name in sorted(((only or frozenset()) - {CORE}) | disabled):
+        if name in known:
+            continue
+        close = suggest(name, known)
+        msg = f"no installed plugin is called {name!r}"
+        hint = f"did you mean {close!r}?" if close else f"installed: {', '.join(sorted(known)) or 'none'}"
+        if name == CORE:
+            msg, hint = "core's own plugin is always active", f"leave {CORE!r} out"
+        yield name, ConfigurationError(msg, hint=hint, code="unknown-plugin")
 
 
 class PluginSet:
@@ -200,7 +205,8 @@ class PluginSet:
         self.pm.add_hookspecs(hookspecs)
         self.infos: list[PluginInfo] = []
         self._candidates: dict[str, _Candidate] = {}
-        candidates = [_Candidate("core", "workflow-dataflow-core", lambda: _builtin), *_installed()]
+        self._register(_Candidate(CORE, "workflow-dataflow-core", lambda: _builtin))
+        candidates = _installed()
         candidates += [
             _Candidate(str(getattr(plugin, "__name__", type(plugin).__name__)), "", partial(_itself, plugin))
             for plugin in extra
@@ -210,7 +216,7 @@ class PluginSet:
                 raise error
             self.infos.append(PluginInfo(name, "", "broken", f"{error.message} (fix: {error.hint})"))
         for candidate in sorted(candidates, key=lambda c: (c.name, c.distribution)):
-            wanted = not candidate.distribution or candidate.name == "core" or only is None or candidate.name in only
+            wanted = not candidate.distribution or only is None or candidate.name in only
             if candidate.name in disabled or not wanted:
                 reason = "disabled by name" if candidate.name in disabled else "not among the plugins asked for"
                 self.infos.append(PluginInfo(candidate.name, candidate.distribution, "disabled", reason))
@@ -226,21 +232,20 @@ class PluginSet:
     def _register(self, candidate: _Candidate) -> None:
         try:
             plugin = candidate.load()
-            hash(plugin)
         except (Exception, SystemExit) as error:
             msg = f"{candidate.label} fails on import: {type(error).__name__}: {error}"
             raise PluginLoadError(msg, hint=f"reinstall it, or {candidate.off}") from error
+        if type(plugin).__hash__ is None:
+            msg = f"{candidate.label} is not hashable"
+            raise PluginLoadError(msg, hint=f"pass a module, or an object without __eq__; or {candidate.off}")
         _check_version(plugin, candidate)
         hooks = _check_hooks(plugin, candidate, self.pm)
         first = self._candidates.get(candidate.name)
         if first is not None:
             msg = f"two plugins are called {candidate.name!r}: from {first.source} and from {candidate.source}"
-            fix = (
-                f"both with DATAFLOW_DISABLE_PLUGINS={candidate.name}"
-                if candidate.name != "core"
-                else "none: rename it"
-            )
-            raise PluginConflictError(msg, hint=f"uninstall one of them, or disable {fix}")
+            both = "it" if first.name == CORE else "both"
+            hint = f"uninstall one of them, or disable {both} with DATAFLOW_DISABLE_PLUGINS={candidate.name}"
+            raise PluginConflictError(msg, hint=hint if candidate.distribution else candidate.off)
         known = self.pm.get_name(plugin)
         if known is not None:
             msg = f"{candidate.label} is active already, as {known!r} ({self._candidates[known].source})"
@@ -249,7 +254,8 @@ class PluginSet:
             self.pm.register(plugin, candidate.name)
             self.pm.check_pending()
         except pluggy.PluginValidationError as error:
-            self.pm.unregister(plugin)  # of older pluggys a part would stay
+            if self.pm.has_plugin(candidate.name):  # older pluggys keep a part of it
+                self.pm.unregister(name=candidate.name)
             msg = f"{candidate.label} misuses a hook: {' '.join(str(error).split())}"
             raise PluginLoadError(msg, hint=f"see dataflow.plugins.hookspecs, or {candidate.off}") from error
         self._candidates[candidate.name] = candidate
@@ -266,8 +272,7 @@ class PluginSet:
         if first == second:
             return PluginConflictError(f"{what} is provided twice by {sources[0]}", hint="upgrade the plugin")
         msg = f"{what} is provided twice: by {sources[0]} and {sources[1]}"
-        off = second if first == "core" or self._candidates[second].distribution else first
-        return PluginConflictError(msg, hint=f"disable one: DATAFLOW_DISABLE_PLUGINS={off}")
+        return PluginConflictError(msg, hint=self._candidates[second if first == CORE else first].off)
 
     # -- asking ---------------------------------------------------------------------------------------------------
     def _answers(self, hook: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

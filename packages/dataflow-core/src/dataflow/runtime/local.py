@@ -104,7 +104,6 @@ class AsyncLocalRuntime(_Options):
             ) from error
         except NodeFailed as failed:
             raise execution_error(failed, state) from failed.cause
-        _notify(state)
         return state.results, state.run.id
 
     execute_workflow_async = execute_async
@@ -149,7 +148,6 @@ class LocalRuntime(_Options):
             copy_context().run(_drive_blocking, steps(checked.tasks, state), state)
         except NodeFailed as failed:
             raise execution_error(failed, state) from failed.cause
-        _notify(state)
         return state.results, state.run.id
 
     def __enter__(self) -> Self:
@@ -171,11 +169,6 @@ def _may_block(tasks: Sequence[Task]) -> bool:
         if isinstance(task, ScopeTask) and task.options.timeout is not None:
             return False
     return True
-
-
-def _notify(state: RunState) -> None:
-    for note in state.run.after_commit:
-        note()
 
 
 def _models(tasks: Sequence[Task]) -> dict[Any, list[Any]]:
@@ -312,7 +305,6 @@ async def _branches(workflow: Workflow, state: RunState, most: int) -> None:
             run = Run(state.run.id)
             branch = RunState(run, state.results, state.parameters, state.progress)
             await _drive(steps(units[index], branch), branch)
-            state.run.after_commit += run.after_commit
         done[index].set()
 
     try:

@@ -141,12 +141,14 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
         except GeneratorExit:
             raise
         except BaseException as error:
+            if not scoped:  # what is left is of transactions that the node has committed
+                state.run.remember(task.core, call.after_commit)
             state.tell(task, "failed", start)
             if task.bound is not None and isinstance(error, DataFlowError):
                 error.at(model=task.bound.name, operation=task.spec.operation)
             raise NodeFailed(task, error) from error
         state.results[task.id] = result
-        state.run.after_commit += call.after_commit
+        state.run.remember(task.core, call.after_commit)
         if task.bound is not None and task.core is not None:
             task.core.count(task.bound, task.spec.operation)
         state.tell(task, "done", start, result)
@@ -224,10 +226,15 @@ def steps(tasks: Sequence[Task], state: RunState) -> Steps:
             try:
                 if not scope.options.rollback_on_error and isinstance(error, NodeFailed):
                     yield Drive(session, _end(session, COMMIT))
-                elif session.depth:
+                else:
                     session.depth = 0
+                    state.run.rolled_back(core)
+            except BaseException:
+                state.run.rolled_back(core)
+                raise
             finally:
                 yield Release(session)
+                state.run.committed(core)
         raise
 
 
@@ -271,6 +278,7 @@ def _close_scope(core: "Core", state: RunState, scopes: "dict[Core, ScopeTask]")
     del state.run.transactions[core], scopes[core]
     state.deadline = None
     yield Release(session)
+    state.run.committed(core)
 
 
 def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:
@@ -293,6 +301,7 @@ def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Co
             done = yield Drive(session, core.observe(chain(stretch, state, session, scoped=False)))
         finally:
             yield Release(session)
+            state.run.committed(core)
         stretch = stretch[done:]
 
 
@@ -301,6 +310,7 @@ def _python(task: PythonTask, state: RunState, scopes: "dict[Core, ScopeTask]") 
     core = task.core
     scope = None if core is None else scopes.get(core)
     session = state.run.transactions[core] if scope is not None and not scope.options.rollback_on_error else None
+    noted = len(state.run.after_commit.get(core, ()))
     state.run.node_id = task.id
     state.tell(task, "running")
     if session is not None:  # what the node writes before it fails must not be committed with the rest
@@ -320,6 +330,7 @@ def _python(task: PythonTask, state: RunState, scopes: "dict[Core, ScopeTask]") 
         state.tell(task, "failed", start)
         if session is not None:
             yield Drive(session, _send("ROLLBACK TO SAVEPOINT df_python"))
+            del state.run.after_commit.get(core, [])[noted:]
         raise NodeFailed(task, error) from error
     if session is not None:
         yield Drive(session, _send("RELEASE SAVEPOINT df_python"))

@@ -60,6 +60,7 @@ class SQLite(Dialect):
     """The SQLite dialect."""
 
     name: ClassVar[str] = "sqlite"
+    aborts_on_error: ClassVar[bool] = False
 
     def connect(self, url: DatabaseURL, config: Config) -> Database:
         from dataflow.sqlite.connection import SQLiteDatabase  # the driver loads on first use

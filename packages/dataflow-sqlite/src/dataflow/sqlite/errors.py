@@ -44,15 +44,15 @@ def _constraint(name: str, text: str) -> e.IntegrityError:
         msg = "a foreign key refers to a record that does not exist, or a record is still referred to"
         return e.ForeignKeyError(msg, hint="write the record referred to first, or delete what refers to it first")
     if name == "SQLITE_CONSTRAINT_NOTNULL":
-        return e.NotNullError(f"{', '.join(columns) or 'a column'} must have a value", hint="give it a value", where=where)
+        return e.NotNullError(
+            f"{', '.join(columns) or 'a column'} must have a value", hint="give it a value", where=where
+        )
     wrong = _DATATYPE.search(text)
     if wrong:
         table, _, column = wrong["place"].partition(".")
         rounded = "; nothing is rounded silently" if wrong["got"] == "REAL" else ""
         msg = f"{column} holds {wrong['type']}, and the value is {wrong['got']}{rounded}"
-        return e.CheckError(
-            msg, hint="change the value or the field's type", where={"table": table, "columns": column}
-        )
+        return e.CheckError(msg, hint="change the value or the field's type", where={"table": table, "columns": column})
     return e.CheckError(f"a check refused the value: {what or text}", hint="see the table's CHECK constraints")
 
 
