@@ -20,8 +20,6 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from dataflow import Relation
-
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 
@@ -462,7 +460,7 @@ def _field(condition: Any, value: Any, kind: str) -> bool:
     )
 
 
-def _compare(op: str, operand: Any, value: Any, kind: str) -> bool:  # noqa: C901
+def _compare(op: str, operand: Any, value: Any, kind: str) -> bool:
     if op in ("$exists", "$null"):
         return (value is not None) is (operand if op == "$exists" else not operand)
     if op in ("$eq", "$ne"):

@@ -12,7 +12,7 @@ from dataflow import DataFlow
 from dataflow.errors import QueryError
 
 sys.path.insert(0, str(Path(__file__).parent))  # importmode=importlib leaves it out
-import oracle  # noqa: E402
+import oracle
 
 ALWAYS = settings(
     deadline=None,

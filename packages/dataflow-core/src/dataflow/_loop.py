@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from dataflow.errors import UsageError
@@ -22,6 +23,7 @@ class _LoopThread:
         self.loop.run_forever()
 
 
+_STOPPED: ContextVar[frozenset[asyncio.AbstractEventLoop]] = ContextVar("dataflow_stopped", default=frozenset())
 _lock = threading.Lock()
 _current: _LoopThread | None = None
 
@@ -32,6 +34,20 @@ def _thread() -> _LoopThread:
         if _current is None or not _current.thread.is_alive():
             _current = _LoopThread()
         return _current
+
+
+def stopped(*, blocking: bool) -> frozenset[asyncio.AbstractEventLoop]:
+    """Return the event loops that stand still until the current call returns.
+
+    Args:
+        blocking: whether it blocks its own thread, and with it the event loop that may run there.
+    """
+    if not blocking:
+        return _STOPPED.get()
+    try:
+        return _STOPPED.get() | {asyncio.get_running_loop()}
+    except RuntimeError:
+        return _STOPPED.get()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -46,8 +62,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         msg = "a synchronous call was made on DataFlow's own event loop, which would wait for itself"
         raise UsageError(msg, hint="await the async form: db.express, execute_async, self.query", code="would-deadlock")
     over = threading.Event()
+    waiting = stopped(blocking=True)
 
     async def guarded() -> T:
+        _STOPPED.set(waiting)
         try:
             return await coroutine
         finally:
@@ -56,9 +74,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     future = asyncio.run_coroutine_threadsafe(guarded(), owner.loop)
     try:
         return future.result()
-    except KeyboardInterrupt:
-        future.cancel()
-        over.wait(5)
+    except BaseException:
+        if not future.done():  # Ctrl-C, or what another signal handler raised
+            future.cancel()
+            over.wait(5)
         raise
 
 

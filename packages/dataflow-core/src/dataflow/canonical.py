@@ -9,6 +9,8 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+MAX_DEPTH = 200
+"""Levels of a JSON document. Readers give up at some depth: SQLite at 1,000, Python's own at its recursion limit."""
 _SAFE_FLOAT = 1e16  # from here on repr() writes an exponent, which jsonb would expand to an integer
 
 
@@ -61,8 +63,10 @@ def canonical_decimal(value: Decimal) -> Decimal:
         return Decimal(0)
     sign, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
-    while digits[-1] == 0:
-        digits, exponent = digits[:-1], exponent + 1
+    end = len(digits)
+    while digits[end - 1] == 0:
+        end -= 1
+    digits, exponent = digits[:end], exponent + len(digits) - end
     if len(digits) + exponent > 131_072 or exponent < -16_383:
         msg = "the Decimal has more digits than a database holds"
         raise ValueRefused(msg)
@@ -71,7 +75,7 @@ def canonical_decimal(value: Decimal) -> Decimal:
     return Decimal((sign, digits, exponent))
 
 
-def canonical_json(value: Any, path: str = "$") -> Any:
+def canonical_json(value: Any, path: str = "$", depth: int = 0) -> Any:
     """Check that `value` is JSON and normalise what databases would write differently (-0.0, huge floats)."""
     if value is None or value is True or value is False or type(value) is int:
         return value
@@ -87,14 +91,19 @@ def canonical_json(value: Any, path: str = "$") -> Any:
             msg = f"NaN and infinities are not JSON (at {path})"
             raise ValueRefused(msg, "use None for a missing number")
         return int(value) if abs(value) >= _SAFE_FLOAT else value + 0.0
+    if isinstance(value, (dict, list, tuple)) and depth == MAX_DEPTH:
+        msg = f"the JSON is nested more than {MAX_DEPTH} levels deep"
+        raise ValueRefused(msg, "store it in parts, or as text")
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 msg = f"JSON keys are str, got {kind(key)} (at {path})"
                 raise ValueRefused(msg, "convert the key with str(…)")
-        return {canonical_json(key, path): canonical_json(value[key], f"{path}.{key}") for key in sorted(value)}
+        return {
+            canonical_json(key, path): canonical_json(value[key], f"{path}.{key}", depth + 1) for key in sorted(value)
+        }
     if isinstance(value, (list, tuple)):
-        return [canonical_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return [canonical_json(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     if isinstance(value, int):
         return int(value)
     msg = f"{kind(value)} is not JSON (at {path})"

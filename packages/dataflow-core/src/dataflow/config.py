@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote
 import attrs
 
 from dataflow import later
-from dataflow.errors import ConfigurationError, MissingCapability, suggest
+from dataflow.errors import ConfigurationError, MissingCapability, ModelError, suggest
 from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
 from dataflow.plugins.specs import SettingSpec
@@ -250,6 +250,19 @@ def _example(spec: SettingSpec, variable: str) -> str:
     sample = {bool: True, str: "…"}.get(spec.type, 1) if spec.default is None else spec.default
     text = f"{variable}={str(sample).lower()}" if variable else f"{spec.name}={sample!r}"
     return f"for example {text} ({spec.doc.removesuffix('.')})"
+
+
+def check_option(spec: SettingSpec, value: Any) -> None:
+    """Check a model option that a plugin declared.
+
+    Raises:
+        ModelError: it has the wrong type or is out of range.
+    """
+    try:
+        _checked(spec, value, "")
+    except ConfigurationError as error:
+        msg = error.message.replace("the setting", "the model option", 1)
+        raise ModelError(msg, hint=f"write __dataflow__ = {{{spec.name!r}: …}}: {spec.doc}".rstrip(": ")) from None
 
 
 def _checked(spec: SettingSpec, value: Any, variable: str) -> Any:

@@ -104,6 +104,10 @@ class Core:
         )
         try:
             draft = reader.read()
+            for name, value in draft.options.items():
+                declared = self.plugins.settings.get(("model", name))
+                if declared is not None:
+                    config.check_option(declared, value)
             features = self._features(draft)
             for feature in features:
                 feature.extend_model(draft)
@@ -306,7 +310,7 @@ class Core:
     async def run(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:
         """Run a program: in the open transaction of the surrounding run, else on a leased connection."""
         run = CURRENT_RUN.get()
-        session = None if run is None else run.transactions.get(self)
+        session = None if run is None else run.joined(self)
         if session is not None:
             call.session = session
             result = await session.run(self.observe(program))
@@ -325,7 +329,7 @@ class Core:
     def run_blocking(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:
         """`run` in the calling thread; only where the database allows it."""
         run = CURRENT_RUN.get()
-        session = None if run is None else run.transactions.get(self)
+        session = None if run is None else run.joined(self)
         if session is not None:
             call.session = session
             result = session.run_blocking(self.observe(program))

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow import _log
+from dataflow import _log, _loop
 from dataflow.dialect import COUNT, Command, Program, Session
 from dataflow.errors import DatabaseTimeout, UsageError
 
@@ -36,15 +36,17 @@ class Run:
         id: run id.
         transactions: database core -> session with an open transaction, for nested calls to join.
         after_commit: database core -> what to do once its open work is committed.
+        undone: cores on which a transaction of the run was rolled back.
     """
 
-    __slots__ = ("after_commit", "id", "node_id", "transactions")
+    __slots__ = ("after_commit", "id", "node_id", "transactions", "undone")
 
     def __init__(self, run_id: str) -> None:
         self.id = run_id
         self.node_id = ""
         self.transactions: dict[Any, Session] = {}
         self.after_commit: dict[Any, list[Callable[[], Any]]] = {}
+        self.undone: set[Any] = set()
 
     def remember(self, core: Any, notes: list[Callable[[], Any]]) -> None:
         """Keep what to do once the open work on a database is committed."""
@@ -57,6 +59,19 @@ class Run:
     def rolled_back(self, core: Any) -> None:
         """Forget what was kept for a database."""
         self.after_commit.pop(core, None)
+        self.undone.add(core)
+
+    def joined(self, core: Any) -> Session | None:
+        """Return the session with the open transaction on a database, for a nested call to join; None without one.
+
+        Raises:
+            UsageError: that transaction was rolled back, and the call comes from a thread or task it left behind.
+        """
+        if core in self.undone:
+            msg = "the call belongs to a run whose transaction was rolled back"
+            hint = "the run failed, was cancelled or timed out; nothing more is written"
+            raise UsageError(msg, hint=hint, code="run-over")
+        return self.transactions.get(core)
 
 
 def notify(notes: Iterable[Callable[[], Any]]) -> None:
@@ -151,35 +166,39 @@ class FairLock:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._held = False
         self._mutex = threading.Lock()
-        self._waiters: deque[Callable[[], None]] = deque()
+        self._waiters: deque[tuple[Callable[[], None], asyncio.AbstractEventLoop | None]] = deque()
 
     @property
     def contended(self) -> bool:
         """Whether somebody waits."""
         return bool(self._waiters)
 
-    def _try(self, holder: str, loop: asyncio.AbstractEventLoop | None) -> bool:
-        with self._mutex:
-            if self._held:
-                return False
-            self._held, self.holder, self._loop = True, holder, loop
-            return True
+    def _enter(self, holder: str, loop: asyncio.AbstractEventLoop | None, wake: Callable[[], None]) -> bool:
+        """Take the lock if it is free, else queue `wake`.
 
-    def _queue(self, wake: Callable[[], None]) -> bool:
-        """Take the lock if it is free by now, else queue `wake`."""
+        Raises:
+            UsageError: the holder, or somebody ahead in the queue, runs on an event loop that waits for this call.
+        """
         with self._mutex:
             if not self._held:
-                self._held = True
+                self._held, self.holder, self._loop = True, holder, loop
                 return True
-            self._waiters.append(wake)
+            stopped = _loop.stopped(blocking=loop is None)
+            if stopped and (self._loop in stopped or any(waiting in stopped for _, waiting in self._waiters)):
+                who = self.holder or "a task"
+                msg = f"{self.what} is held by {who} on this event loop, which a blocking call stops"
+                hint = "await the async form: db.express, AsyncLocalRuntime().execute_async(…)"
+                raise UsageError(msg, hint=hint, code="would-deadlock")
+            self._waiters.append((wake, loop))
             return False
 
     def _withdraw(self, wake: Callable[[], None]) -> bool:
         """Leave the queue; False if the lock was handed over meanwhile."""
         with self._mutex:
-            if wake in self._waiters:
-                self._waiters.remove(wake)
-                return True
+            for entry in self._waiters:
+                if entry[0] == wake:
+                    self._waiters.remove(entry)
+                    return True
             return False
 
     def _timeout(self, seconds: float) -> DatabaseTimeout:
@@ -195,38 +214,24 @@ class FairLock:
 
         Raises:
             DatabaseTimeout: not granted in time.
-            UsageError: waiting would stop the event loop on which the holder runs.
+            UsageError: waiting would stop an event loop on which the holder runs, or somebody ahead in the queue.
         """
-        if self._try(holder, None):
-            return
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not None and self._loop is running:
-            msg = f"{self.what} is held by {self.holder or 'a task'} on this event loop, which a blocking call stops"
-            raise UsageError(
-                msg,
-                hint="await the async form: db.express, AsyncLocalRuntime().execute_async(…)",
-                code="would-deadlock",
-            )
         event = threading.Event()
-        if not self._queue(event.set):
+        wake = event.set
+        if not self._enter(holder, None, wake):
             try:
                 granted = event.wait(timeout)
             except BaseException:
-                if not self._withdraw(event.set):
+                if not self._withdraw(wake):
                     self.release()
                 raise
-            if not granted and self._withdraw(event.set):
+            if not granted and self._withdraw(wake):
                 raise self._timeout(timeout)
-        self.holder, self._loop = holder, None
+        self.holder = holder
 
     async def acquire(self, holder: str, timeout: float) -> None:  # noqa: ASYNC109  # the lock words its own error
         """Wait in a task; cancellation leaves the queue. See `acquire_blocking`."""
         loop = asyncio.get_running_loop()
-        if self._try(holder, loop):
-            return
         future: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
@@ -235,7 +240,7 @@ class FairLock:
             except RuntimeError:  # that loop is closed: pass the lock on
                 self.release()
 
-        if not self._queue(wake):
+        if not self._enter(holder, loop, wake):
             try:
                 async with asyncio.timeout(timeout):
                     await future
@@ -245,14 +250,14 @@ class FairLock:
                 if isinstance(error, TimeoutError):
                     raise self._timeout(timeout) from None
                 raise
-        self.holder, self._loop = holder, loop
+        self.holder = holder
 
     def release(self) -> None:
         """Hand the lock to the first in the queue."""
         with self._mutex:
-            wake = self._waiters.popleft() if self._waiters else None
+            wake, self._loop = self._waiters.popleft() if self._waiters else (None, None)
             if wake is None:
-                self._held, self.holder, self._loop = False, "", None
+                self._held, self.holder = False, ""
         if wake is not None:
             wake()
 

@@ -78,4 +78,8 @@ def from_wire(data: Any) -> Any:
     if loader is None:
         msg = f"unknown value type {data['$type']!r} in JSON"
         raise InputError(msg, hint=f"known: {', '.join(_LOADERS)}", code="not-json")
-    return loader(data["value"])
+    try:
+        return loader(data["value"])
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        msg = f"a value of type {data['$type']!r} in JSON cannot be read"
+        raise InputError(msg, hint="pass what to_dict() wrote", code="not-json") from error

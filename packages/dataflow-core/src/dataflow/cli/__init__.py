@@ -1,8 +1,9 @@
 """The ``dataflow`` program.
 
-`program` holds the group and what ends a run (errors, exit codes), `discovery` finds commands and plugins without
-stumbling over broken ones, `app` loads what ``--app`` names, `values` turns values into JSON and back, `output` prints.
-Every other module is the command of its name, imported only when it runs.
+The commands are demo, plugins, doctor, models, nodes, graph and run, each in the module of its name and imported only
+when it runs. `program` holds the group and what ends a run: errors and exit codes. `discovery` finds commands and
+plugins without stumbling over broken ones; `app` loads what ``--app`` names, and `lookup` finds things in it; `values`
+turns values into JSON and back; `output` prints; `installation`, `settings` and `database` are what doctor looks at.
 
 Exit codes: 0 all is well; 1 a problem was found (a check failed, a plugin is broken, a workflow failed); 2 the command
 line is wrong; 130 interrupted.

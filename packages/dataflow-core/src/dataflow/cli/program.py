@@ -89,7 +89,7 @@ class Program(click.Group):
     def main(self, args: Sequence[str] | None = None, **options: Any) -> NoReturn:  # type: ignore[override]
         """Run the program and exit."""
         given = list(sys.argv[1:] if args is None else args)
-        as_json = "--json" in given[: given.index("--")] if "--" in given else "--json" in given
+        as_json = "--json" in (given[: given.index("--")] if "--" in given else given)
         options["standalone_mode"] = False
         try:
             code = super().main(args, **options) or 0

@@ -20,7 +20,7 @@ from dataflow.workflow.tasks import Task
 
 
 @click.command()
-@click.argument("workflow", metavar="ID", required=False)
+@click.argument("workflow", metavar="[ID]", required=False)
 @app_option
 @click.option(
     "--param", "params", metavar="NODE.INPUT=JSON", multiple=True, help="A value for an input; may be repeated."

@@ -206,16 +206,17 @@ class PluginSet:
         self.infos: list[PluginInfo] = []
         self._candidates: dict[str, _Candidate] = {}
         self._register(_Candidate(CORE, "workflow-dataflow-core", lambda: _builtin))
-        candidates = _installed()
-        candidates += [
+        candidates = sorted(_installed(), key=lambda c: (c.name, c.distribution))
+        objects = [
             _Candidate(str(getattr(plugin, "__name__", type(plugin).__name__)), "", partial(_itself, plugin))
             for plugin in extra
         ]
+        candidates += sorted(objects, key=lambda c: c.name)
         for name, error in _unknown_names(only, disabled, candidates):
             if strict:
                 raise error
             self.infos.append(PluginInfo(name, "", "broken", f"{error.message} (fix: {error.hint})"))
-        for candidate in sorted(candidates, key=lambda c: (c.name, c.distribution)):
+        for candidate in candidates:
             wanted = not candidate.distribution or only is None or candidate.name in only
             if candidate.name in disabled or not wanted:
                 reason = "disabled by name" if candidate.name in disabled else "not among the plugins asked for"

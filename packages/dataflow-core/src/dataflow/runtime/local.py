@@ -191,8 +191,14 @@ def _ensure_blocking(tasks: Sequence[Task]) -> None:
 
 
 # -- the two drivers --------------------------------------------------------------------------------------------------
+def _pass_interruption(failed: NodeFailed) -> None:
+    """Raise what interrupted a node (Ctrl-C, cancellation, exit) as it is: the node did not fail."""
+    if not isinstance(failed.cause, Exception):
+        raise failed.cause from None
+
+
 def _drive_blocking(run: Steps, state: RunState) -> None:
-    CURRENT_RUN.set(state.run)
+    CURRENT_RUN.set(state.run)  # in a context of its own
     try:
         effect = next(run)
         while True:
@@ -204,6 +210,9 @@ def _drive_blocking(run: Steps, state: RunState) -> None:
                 effect = run.send(reply)
     except StopIteration:
         return
+    except NodeFailed as failed:
+        _pass_interruption(failed)
+        raise
 
 
 def _perform_blocking(effect: Effect) -> Any:
@@ -224,7 +233,7 @@ async def _awaited(found: Any) -> Any:
 
 
 async def _drive(run: Steps, state: RunState) -> None:
-    CURRENT_RUN.set(state.run)
+    outer = CURRENT_RUN.set(state.run)
     try:
         effect = next(run)
         while True:
@@ -236,6 +245,11 @@ async def _drive(run: Steps, state: RunState) -> None:
                 effect = run.send(reply)
     except StopIteration:
         return
+    except NodeFailed as failed:
+        _pass_interruption(failed)
+        raise
+    finally:
+        CURRENT_RUN.reset(outer)
 
 
 async def _perform(effect: Effect, state: RunState) -> Any:
@@ -248,7 +262,8 @@ async def _perform(effect: Effect, state: RunState) -> Any:
             return await _do(effect)
     except TimeoutError as error:
         msg = "the transaction took longer than its scope's timeout"
-        raise DatabaseTimeout(msg, hint="raise the timeout of TransactionScopeNode (seconds)") from error
+        hint = "raise the timeout of TransactionScopeNode (seconds)"
+        raise DatabaseTimeout(msg, hint=hint, code="scope-timeout") from error
 
 
 async def _do(effect: Effect) -> Any:

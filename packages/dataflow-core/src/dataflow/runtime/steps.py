@@ -224,7 +224,8 @@ def steps(tasks: Sequence[Task], state: RunState) -> Steps:
         for core, scope in list(scopes.items()):
             session = state.run.transactions.pop(core)
             try:
-                if not scope.options.rollback_on_error and isinstance(error, NodeFailed):
+                failed = isinstance(error, NodeFailed) and isinstance(error.cause, Exception)  # not: was interrupted
+                if failed and not scope.options.rollback_on_error:
                     yield Drive(session, _end(session, COMMIT))
                 else:
                     session.depth = 0
@@ -235,6 +236,8 @@ def steps(tasks: Sequence[Task], state: RunState) -> Steps:
             finally:
                 yield Release(session)
                 state.run.committed(core)
+        if isinstance(error, DatabaseTimeout) and error.code == "scope-timeout":
+            raise NodeFailed(next(reversed(scopes.values())), error) from error
         raise
 
 
@@ -243,7 +246,10 @@ def _open_scope(scope: ScopeTask, state: RunState, scopes: "dict[Core, ScopeTask
     assert core is not None
     start = perf_counter()
     state.tell(scope, "running")
-    session: Session = yield Lease(core, True, f"transaction {scope.id}")
+    try:
+        session: Session = yield Lease(core, True, f"transaction {scope.id}")
+    except DataFlowError as error:
+        raise NodeFailed(scope, error) from error
     try:
         yield Drive(session, _begin(scope, session))
     except BaseException as error:
@@ -296,7 +302,10 @@ def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Co
             stretch = stretch[upto:]
             continue
         write = any(task.writes for task in stretch)
-        session = yield Lease(core, write, f"node {stretch[0].id}")
+        try:
+            session = yield Lease(core, write, f"node {stretch[0].id}")
+        except DataFlowError as error:
+            raise NodeFailed(stretch[0], error) from error
         try:
             done = yield Drive(session, core.observe(chain(stretch, state, session, scoped=False)))
         finally:

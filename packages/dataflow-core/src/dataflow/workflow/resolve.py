@@ -32,9 +32,10 @@ class Resolver:
     def __init__(self, bound: DataFlow | None) -> None:
         self.bound = bound
         self.live = live_instances()
-        self.plugins = (
-            bound._core.plugins if bound is not None else (self.live[0]._core.plugins if self.live else plugin_set())
-        )
+        asked = [db.core.plugins for db in ([bound] if bound is not None else self.live)] or [plugin_set()]
+        self.workflow_nodes = {
+            name: spec for plugins in reversed(asked) for name, spec in plugins.workflow_nodes.items()
+        }
         self._foreign: dict[str, DataFlow] = {}
 
     def task(self, record: "NodeRecord") -> Task:
@@ -47,7 +48,7 @@ class Resolver:
             return self._class_task(record, record.type)
         name = record.type
         constants = dict(record.params)
-        spec = self.plugins.workflow_nodes.get(name)
+        spec = self.workflow_nodes.get(name)
         if spec is not None:
             return self._workflow_task(record, spec, constants)
         db = self._owner(name, constants)
@@ -133,7 +134,7 @@ class Resolver:
     def _unknown(self, name: str, instances: list[DataFlow]) -> DataFlowError:
         if name in later.NODES or name.endswith(later.NODE_SUFFIXES):
             return later.refuse("node type", name)
-        known = {known for db in instances for known in db._core.node_types} | set(self.plugins.workflow_nodes)  # noqa: SLF001
+        known = {known for db in instances for known in db._core.node_types} | set(self.workflow_nodes)  # noqa: SLF001
         models = sorted({model for db in instances for model in db.list_models()})
         suffix = next((ending for ending in _SUFFIXES if name.endswith(ending)), "")
         if suffix:  # the operation is right, so the model is what is wrong

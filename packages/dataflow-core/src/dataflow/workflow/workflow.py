@@ -114,10 +114,14 @@ class Workflow:
             msg = f"this is not a workflow of format {FORMAT}"
             raise InputError(msg, hint="pass what Workflow.to_dict() returned", code="bad-workflow")
         builder = WorkflowBuilder(db)
-        for node in data["nodes"]:
-            builder.add_node(node["type"], node["id"], from_wire(node["params"]))
-        for connection in data["connections"]:
-            builder.add_connection(*connection)
+        try:
+            for node in data["nodes"]:
+                builder.add_node(node["type"], node["id"], from_wire(node["params"]))
+            for source, output, target, name in data["connections"]:
+                builder.add_connection(source, output, target, name)
+        except (KeyError, TypeError, ValueError) as error:
+            msg = "the nodes or connections of the workflow do not have their form"
+            raise InputError(msg, hint="pass what Workflow.to_dict() returned", code="bad-workflow") from error
         return builder.build()
 
     # -- pictures -------------------------------------------------------------------------------------------------

@@ -8,18 +8,20 @@ import asyncio
 import atexit
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 import time
 import weakref
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
 
 from dataflow.config import Config, DatabaseURL
-from dataflow.dialect import COUNT, MANY, Program
-from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, UsageError
+from dataflow.dialect import COUNT, MANY, Command, Program
+from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, InputError, QueryError, UsageError
 from dataflow.session import FairLock
 from dataflow.sqlite.errors import translate
 from dataflow.sqlite.functions import install
@@ -31,8 +33,50 @@ _LIVE: "weakref.WeakSet[SQLiteDatabase]" = weakref.WeakSet()
 _ABANDONED: list[Any] = []  # connections of a parent process: using or closing them here could harm its file
 
 
-class _Cancelled(Exception):
-    """The program was cancelled between two steps."""
+_STATEFUL = re.compile(r"pragma|attach|detach|temp", re.IGNORECASE)
+"""Words without which SQL of the user's own leaves a connection as it was."""
+_UNDO = ("ROLLBACK", "RELEASE")
+_SIGNALS_EVERY = 200_000
+"""Steps of SQLite's machine (some milliseconds) after which Ctrl-C is looked for."""
+
+
+class _Cancelled(BaseException):
+    """The program was cancelled; thrown into it, so that it undoes what it began."""
+
+
+class _Turn:
+    """One program on its way through a connection: whether it runs there now, and what is to stop it."""
+
+    __slots__ = ("_mutex", "_raw", "stop")
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._raw: sqlite3.Connection | None = None
+        self.stop: BaseException | None = None
+
+    def runs_on(self, raw: sqlite3.Connection | None) -> None:
+        """Note that the program starts on a connection, or has ended."""
+        with self._mutex:
+            self._raw = raw
+
+    def cancel(self) -> None:
+        """Stop the program, and interrupt the statement under way if it is its own."""
+        with self._mutex:
+            self.stop = _Cancelled()
+            if self._raw is not None:
+                self._raw.interrupt()
+
+    def watch(self) -> Generator[int, None, None]:
+        """Serve as a progress handler: Python runs signal handlers while this runs, and what they raise stops us."""
+        while True:
+            try:
+                while True:
+                    yield 0
+            except GeneratorExit:
+                return
+            except BaseException as error:  # noqa: BLE001  # sqlite3 would drop it
+                self.stop = error
+                yield 1
 
 
 class _Link:
@@ -71,7 +115,6 @@ class _Link:
             target, uri=not create, isolation_level=None, check_same_thread=False, cached_statements=512
         )
         try:
-            raw.execute(f"PRAGMA busy_timeout = {int(self.config['sqlite_busy_timeout'] * 1000)}")
             if self.path != ":memory:" and not self.config["existing_schema_mode"]:
                 _write_ahead(raw)
             self.prepare(raw)
@@ -83,22 +126,45 @@ class _Link:
 
     def prepare(self, raw: sqlite3.Connection) -> None:
         """Set a connection's session state, all of it."""
+        raw.execute(f"PRAGMA busy_timeout = {int(self.config['sqlite_busy_timeout'] * 1000)}")
         raw.execute(f"PRAGMA synchronous = {self.config['sqlite_synchronous']}")
         raw.execute("PRAGMA foreign_keys = ON")
         raw.execute(f"PRAGMA query_only = {'ON' if self.reads_only else 'OFF'}")
         install(raw)
 
+    def reset(self, raw: sqlite3.Connection) -> None:
+        """Undo what SQL of the user's own may have left behind: settings, attached databases, temporary objects."""
+        for name, value in _USUAL.items():
+            raw.execute(f"PRAGMA {name} = {value}")
+        self.prepare(raw)
+        found = raw.execute("SELECT type, name FROM sqlite_temp_master WHERE type <> 'index' ORDER BY type").fetchall()
+        for kind, name in found:
+            raw.execute(f"DROP {kind} IF EXISTS temp.{_quoted(name)}")
+        for _, name, _ in raw.execute("PRAGMA database_list").fetchall():
+            if name not in ("main", "temp"):
+                raw.execute(f"DETACH {_quoted(name)}")
+        if self.reads_only:
+            raw.execute("PRAGMA query_only = ON")
+
     async def open_async(self) -> aiosqlite.Connection:
         """Open aiosqlite's thread on the same connection."""
         raw = self.open()
+        self._bury()
         if self.aio is None:
             aio = aiosqlite.Connection(lambda: raw, 64)
-            vars(aio).get("_thread", aio).daemon = True  # a script that never calls close() must still end
+            _thread_of(aio).daemon = True  # a script that never calls close() must still end
             self.aio = await aio
         return self.aio
 
+    def _bury(self) -> None:
+        """Forget a thread that died because its caller's event loop was closed in the middle of a statement."""
+        if self.aio is not None and not _thread_of(self.aio).is_alive():
+            self.aio._connection = None  # noqa: SLF001  # the connection itself is ours
+            self.aio = None
+
     def take(self) -> tuple[sqlite3.Connection | None, aiosqlite.Connection | None]:
         """Hand out the open connections for closing."""
+        self._bury()
         pair = self.raw, self.aio
         self.raw = self.aio = None
         return pair
@@ -112,6 +178,33 @@ class _Link:
         self.raw = self.raw if keep else None
         self.lock.reset()
         self.guard = threading.Lock()
+
+
+_USUAL = {
+    "locking_mode": "NORMAL",
+    "ignore_check_constraints": "OFF",
+    "defer_foreign_keys": "OFF",
+    "recursive_triggers": "OFF",
+    "case_sensitive_like": "OFF",
+    "read_uncommitted": "OFF",
+    "reverse_unordered_selects": "OFF",
+    "writable_schema": "OFF",
+    "legacy_alter_table": "OFF",
+    "automatic_index": "ON",
+    "wal_autocheckpoint": 1000,
+    "query_only": "OFF",
+}
+"""Settings of a connection that the framework relies on without setting them itself."""
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _thread_of(aio: aiosqlite.Connection) -> threading.Thread:
+    thread = vars(aio).get("_thread", aio)  # before aiosqlite 0.22, the connection was the thread
+    assert isinstance(thread, threading.Thread)
+    return thread
 
 
 def _write_ahead(raw: sqlite3.Connection) -> None:
@@ -137,12 +230,13 @@ class SQLiteSession:
         max_parameters: as the connection reports.
     """
 
-    __slots__ = ("_cancelled", "_dirty", "_link", "depth", "max_parameters")
+    __slots__ = ("_dirty", "_link", "_over", "_undone", "depth", "max_parameters")
 
     def __init__(self, link: _Link) -> None:
         self._link = link
-        self._cancelled = False
         self._dirty = False
+        self._over = False
+        self._undone = False
         self.depth = 0
         self.max_parameters = link.max_parameters
 
@@ -151,78 +245,106 @@ class SQLiteSession:
         """Whether somebody waits for this connection."""
         return self._link.lock.contended
 
-    def _drive(self, program: Program[T]) -> T:
+    def _drive(self, program: Program[T], turn: _Turn, *, watch: bool = False) -> T:
         """Run a program to its end on the connection, in whichever thread this is."""
-        link = self._link
-        raw = link.raw
-        if raw is None:
-            program.close()
-            msg = "the database was closed while an operation ran"
-            raise UsageError(msg, hint="close it after the last operation", code="closed")
-        with link.guard:
-            try:
-                command, arguments = next(program)
-                while True:
-                    if self._cancelled:
-                        raise _Cancelled
-                    try:
-                        if command.returns is COUNT:
-                            reply: Any = raw.execute(command.sql, arguments).rowcount
-                        elif command.returns is MANY:
-                            reply = raw.executemany(command.sql, arguments).rowcount
-                        else:
-                            cursor = raw.execute(command.sql, arguments)
-                            reply = cursor.fetchall()
-                            if command.named:
-                                reply = ([c[0] for c in cursor.description or ()], reply, cursor.rowcount)
-                                self._dirty = True
-                    except (sqlite3.Error, UnicodeError, OverflowError) as error:
-                        fault = translate(error, link.path) if isinstance(error, sqlite3.Error) else _unbindable(error)
-                        fault.__cause__ = error
-                        command, arguments = program.throw(fault)
-                    else:
-                        command, arguments = program.send(reply)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
-            except BaseException:
+        with self._link.guard:
+            raw = self._link.raw
+            if raw is None:
                 program.close()
-                raise
+                msg = "the database was closed while an operation ran"
+                raise UsageError(msg, hint="close it after the last operation", code="closed")
+            turn.runs_on(raw)
+            if watch:
+                handler = turn.watch()
+                raw.set_progress_handler(handler.__next__, _SIGNALS_EVERY)
+            try:
+                return self._steps(raw, program, turn)
+            finally:
+                turn.runs_on(None)
+                if watch:
+                    raw.set_progress_handler(None, 0)
+                    handler.close()
+
+    def _steps(self, raw: sqlite3.Connection, program: Program[T], turn: _Turn) -> T:
+        try:
+            command, arguments = next(program)
+            while True:
+                if turn.stop is not None and not command.sql.startswith(_UNDO):
+                    command, arguments = program.throw(turn.stop)
+                    continue
+                try:
+                    reply = self._execute(raw, command, arguments)
+                except DataFlowError as fault:
+                    command, arguments = program.throw(fault)
+                except (sqlite3.Error, UnicodeError, OverflowError) as error:
+                    if turn.stop is not None and not command.sql.startswith(_UNDO):
+                        continue  # it was interrupted; what interrupted it is thrown in its place
+                    known = translate(error, self._link.path) if isinstance(error, sqlite3.Error) else _unbindable(error)
+                    known.__cause__ = error
+                    command, arguments = program.throw(known)
+                else:
+                    command, arguments = program.send(reply)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except BaseException:
+            program.close()
+            raise
+
+    def _execute(self, raw: sqlite3.Connection, command: Command, arguments: Sequence[Any]) -> Any:
+        if self._over:
+            msg = "the call belongs to a run that is over"
+            raise UsageError(msg, hint="the run was cancelled or timed out; nothing more is written", code="run-over")
+        if self.depth and not raw.in_transaction:  # interrupted, disk full …: SQLite undid all of it
+            self._undone = command.sql.startswith("ROLLBACK") or (self._undone and command.sql.startswith(_UNDO))
+            if self._undone:
+                return 0
+            msg = "the database rolled the transaction back after an earlier error"
+            raise QueryError(msg, hint="let that error end the transaction, then run it again", code="rolled-back")
+        if command.returns is COUNT:
+            return raw.execute(command.sql, arguments).rowcount
+        if command.returns is MANY:
+            return raw.executemany(command.sql, arguments).rowcount
+        before = raw.total_changes
+        cursor = raw.execute(command.sql, arguments)
+        rows = cursor.fetchall()
+        if not command.named:
+            return rows
+        changed = cursor.rowcount
+        if changed < 0 and raw.total_changes > before:  # WITH … INSERT: sqlite3 does not count
+            changed = raw.execute("SELECT changes()").fetchone()[0]
+        self._dirty = self._dirty or _STATEFUL.search(command.sql) is not None
+        return [column[0] for column in cursor.description or ()], rows, changed
 
     async def run(self, program: Program[T]) -> T:
         """Run a program on aiosqlite's thread, in one hop; cancellation interrupts it and waits until it stopped."""
         aio = self._link.aio
         assert aio is not None
+        turn = _Turn()
         try:
-            return await aio._execute(self._drive, program)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001
+            return await aio._execute(self._drive, program, turn)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001
         except asyncio.CancelledError:
-            await self._stop(aio)
+            turn.cancel()
+            await _drained(aio)
             raise
 
-    async def _stop(self, aio: aiosqlite.Connection) -> None:
-        self._cancelled = True
-        if self._link.raw is not None:
-            self._link.raw.interrupt()
-        while True:
-            try:
-                await aio._execute(lambda: None)  # type: ignore[no-untyped-call]  # noqa: SLF001  # queued behind the program: it is over when this is
-            except asyncio.CancelledError:
-                continue
-            except ValueError:  # closed meanwhile
-                pass
-            self._cancelled = False
-            return
-
     def run_blocking(self, program: Program[T]) -> T:
-        """Run a program in the calling thread."""
-        return self._drive(program)
+        """Run a program in the calling thread; in the main thread, Ctrl-C interrupts its statement."""
+        return self._drive(program, _Turn(), watch=threading.current_thread() is threading.main_thread())
 
     def _clean(self) -> None:
-        raw = self._link.raw
-        if raw is not None:
-            if raw.in_transaction:
-                raw.rollback()
-            if self._dirty:  # SQL of the user's own may have set anything
-                self._link.prepare(raw)
+        self._over = True
+        link = self._link
+        while not link.guard.acquire(timeout=0.05):  # a thread that a cancelled run left behind is in a statement
+            if link.raw is not None:
+                link.raw.interrupt()
+        try:
+            if link.raw is not None:
+                if link.raw.in_transaction:
+                    link.raw.rollback()
+                if self._dirty:
+                    link.reset(link.raw)
+        finally:
+            link.guard.release()
         self.depth = 0
 
     async def release(self) -> None:
@@ -237,11 +359,23 @@ class SQLiteSession:
             self._link.lock.release()
 
 
+async def _drained(aio: aiosqlite.Connection) -> None:
+    """Wait until what is queued for a connection's thread is done; cancelling does not shorten this."""
+    while True:
+        try:
+            await aio._execute(lambda: None)  # type: ignore[no-untyped-call]  # noqa: SLF001
+        except asyncio.CancelledError:
+            continue
+        except ValueError:  # closed meanwhile
+            pass
+        return
+
+
 def _unbindable(error: Exception) -> DataFlowError:
     msg = "a parameter cannot be stored: " + (
         "text with lone surrogates" if isinstance(error, UnicodeError) else "an integer beyond 64 bits"
     )
-    return DataFlowError(msg, hint="convert it first", code="input")
+    return InputError(msg, hint="convert it first")
 
 
 class SQLiteDatabase:
@@ -274,13 +408,13 @@ class SQLiteDatabase:
         link = self._choose(write=write)
         await link.lock.acquire(holder, self.config["lock_timeout"])
         try:
-            if link is self.reader and self.writer.raw is None:  # the writer creates the file
+            self._choose(write=write)  # it may have been closed meanwhile
+            if link is not self.writer and self.writer.raw is None:  # the writer creates the file
                 async with contextlib.AsyncExitStack() as stack:
                     await self.writer.lock.acquire(holder, self.config["lock_timeout"])
                     stack.callback(self.writer.lock.release)
                     self.writer.open()
-            if link.aio is None:
-                await link.open_async()
+            await link.open_async()
             return SQLiteSession(link)
         except BaseException:
             link.lock.release()
@@ -292,7 +426,8 @@ class SQLiteDatabase:
         link.lock.acquire_blocking(holder, self.config["lock_timeout"])
         try:
             if link.raw is None:
-                if link is self.reader and link is not self.writer and self.writer.raw is None:
+                self._choose(write=write)  # it may have been closed meanwhile
+                if link is not self.writer and self.writer.raw is None:
                     self.writer.lock.acquire_blocking(holder, self.config["lock_timeout"])
                     try:
                         self.writer.open()
@@ -340,6 +475,8 @@ class SQLiteDatabase:
         for link in self._links():
             raw, aio = link.take()
             with contextlib.suppress(Exception):
+                if raw is not None:
+                    raw.interrupt()  # a daemon thread may be in a statement
                 if aio is not None:
                     _close_aio(aio)
                 elif raw is not None:
@@ -366,9 +503,7 @@ class SQLiteDatabase:
 
 
 def _close_aio(aio: aiosqlite.Connection) -> None:
-    if threading.current_thread() is vars(aio).get(
-        "_thread", aio
-    ):  # garbage collected there: it cannot wait for itself
+    if threading.current_thread() is _thread_of(aio):  # garbage collected there: it cannot wait for itself
         aio.stop()
         return
 

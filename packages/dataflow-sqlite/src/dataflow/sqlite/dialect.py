@@ -35,6 +35,7 @@ _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
     "bool": sa.Integer(),
     "bytes": sqlite_types.BLOB(),
 }
+_PLAIN: dict[type, t.FieldType] = {int: t.IntType(), float: t.FloatType(), str: t.StrType(), bytes: t.BytesType()}
 _NOW_UTC = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
 _AS_TEXT: dict[str, tuple[Convert, str]] = {"float": (repr, "df_float"), "bytes": (bytes.hex, "df_bytes")}
 """How IN-lists pass what JSON would change or refuse: writer, and the SQL function that reads it."""
@@ -116,10 +117,15 @@ class SQLite(Dialect):
         return decoders.get(field.storage)
 
     def encode_any(self, value: Any) -> Any:
-        if value is None or (isinstance(value, (int, float, str, bytes)) and not isinstance(value, Enum)):
-            return int(value) if isinstance(value, bool) else value
+        if value is None:
+            return None
         if isinstance(value, Enum):
             return self.encode_any(value.value)
+        if isinstance(value, bool):
+            return int(value)
+        for kind, plain in _PLAIN.items():
+            if isinstance(value, kind):
+                return plain.accept(value)
         if isinstance(value, datetime):
             return datetime_text(t.DateTimeType().accept(value))
         writers: dict[type, Convert] = {date: date.isoformat, time: time_text, Decimal: decimal_text, UUID: str}
