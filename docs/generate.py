@@ -6,10 +6,13 @@ Run: python docs/generate.py
 import inspect
 from pathlib import Path
 
+import click
+
 from dataflow import errors
 from dataflow.operations import KINDS
 from dataflow.plugins import hookspecs
 from dataflow.plugins.manager import PluginSet
+from dataflow.plugins.specs import load
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py from the code; edit the code. -->\n"
@@ -77,7 +80,18 @@ def error_classes() -> str:
     return f"{NOTE}# Errors\n\n{intro}\n\n" + "\n".join(rows) + "\n"
 
 
-PAGES = {"settings.md": settings, "hooks.md": hooks, "nodes.md": nodes, "errors.md": error_classes}
+def commands() -> str:
+    """Every command with its help."""
+    parts = [f"{NOTE}# The command line\n\nExit codes: 0 done, 1 a problem was found, 2 wrong usage.\n"]
+    group = click.Context(click.Group("dataflow"), info_name="dataflow", terminal_width=100, max_content_width=100)
+    for name, spec in sorted(PluginSet().commands.items()):
+        command = load(spec.command)
+        text = command.get_help(click.Context(command, info_name=name, parent=group, max_content_width=100))
+        parts.append(f"## `dataflow {name}`\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+PAGES = {"settings.md": settings, "hooks.md": hooks, "nodes.md": nodes, "errors.md": error_classes, "cli.md": commands}
 
 if __name__ == "__main__":
     REFERENCE.mkdir(exist_ok=True)

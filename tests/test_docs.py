@@ -48,7 +48,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["settings.md", "hooks.md", "nodes.md", "errors.md"])
+@pytest.mark.parametrize("page", ["settings.md", "hooks.md", "nodes.md", "errors.md", "cli.md"])
 def test_a_generated_page_is_current(page):
     written = (ROOT / "docs" / "reference" / page).read_text(encoding="utf-8")
     assert written == generator().PAGES[page](), "run python docs/generate.py"
