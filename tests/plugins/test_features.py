@@ -9,18 +9,29 @@ import sqlite3
 from contextlib import closing, contextmanager
 
 import pytest
+from sqlalchemy import or_, update
 
 from dataflow import DataFlow
 from dataflow.dialect import COUNT, Command
-from dataflow.errors import DataFlowError, InputError, ModelError, NotYetAvailable, UniqueError
+from dataflow.errors import (
+    DataFlowError,
+    InputError,
+    ModelError,
+    NotYetAvailable,
+    UniqueError,
+    WorkflowBuildError,
+    WorkflowExecutionError,
+)
 from dataflow.fields import FieldSpec
 from dataflow.model import IndexSpec
+from dataflow.nodes import BaseDataFlowNode
 from dataflow.operations import BY_NAME
 from dataflow.plan.stages import Stage
 from dataflow.plugins import SettingSpec, hookimpl
+from dataflow.plugins.manager import plugin_set
 from dataflow.runtime import LocalRuntime
 from dataflow.session import AMBIENT
-from dataflow.types import StrType
+from dataflow.types import DateTimeType, IntType, StrType
 
 RED, BLUE = "red", "blue"
 
@@ -173,11 +184,13 @@ class World:
             return self.db.express_sync.call(operation, model, **params)
         if self.how == "async":
             return asyncio.run(self.db.express.call(operation, model, **params))
-        workflow = self.db.workflow().add_node(f"{model}{BY_NAME[operation].suffix}", "node", params).build()
+        builder = self.db.workflow().add_node(f"{model}{BY_NAME[operation].suffix}", "node", params)
         try:
-            results, _ = LocalRuntime().execute(workflow)
-        except DataFlowError as error:
+            results, _ = LocalRuntime().execute(builder.build())
+        except WorkflowExecutionError as error:
             raise error.__cause__ from None
+        except WorkflowBuildError as error:
+            raise InputError(str(error)) from None
         return results["node"]
 
     def sql(self, query, *params):
@@ -189,12 +202,11 @@ class World:
         return [row[0] for row in self.sql(query, *params)]
 
 
-@pytest.fixture(params=["sync", "async", "workflow"])
-def world(request, tmp_path):
+@contextmanager
+def a_world(path, how):
     """Folders and notes: 1 to 3 are red, 4 and 5 blue; each colour has a note in a folder of the other."""
     plugin = Features()
-    path = tmp_path / "app.db"
-    with DataFlow(f"sqlite:///{path}", plugins=[plugin]) as db:
+    with DataFlow(f"sqlite:///{path}", plugins=[plugin], sqlite_synchronous="OFF") as db:
 
         @db.model
         class Folder:
@@ -219,10 +231,27 @@ def world(request, tmp_path):
         with inside(BLUE):
             call.bulk_create("Note", [{"text": "four", "size": 40, "folder_id": 2}])
             call.bulk_create("Note", [{"text": "five", "size": 50, "folder_id": 1}])
-        found = World(db, plugin, path, request.param)
+        found = World(db, plugin, path, how)
         with closing(sqlite3.connect(path)) as raw, raw:
             raw.execute("DELETE FROM journal")
         plugin.notes.clear()
+        yield found
+
+
+WAYS = ("sync", "async", "workflow")
+
+
+@pytest.fixture(params=WAYS)
+def world(request, tmp_path):
+    """A world of one's own."""
+    with a_world(tmp_path / "app.db", request.param) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def gallery(request, tmp_path_factory):
+    """A world for tests that only look."""
+    with a_world(tmp_path_factory.mktemp("gallery") / "app.db", request.param) as found:
         yield found
 
 
@@ -305,8 +334,8 @@ RED_SEES = {
 
 
 @pytest.mark.parametrize("what", READS)
-def test_a_predicate_confines_every_read(world, what):
-    assert READS[what](world) == RED_SEES[what]
+def test_a_predicate_confines_every_read(gallery, what):
+    assert READS[what](gallery) == RED_SEES[what]
 
 
 def test_a_predicate_follows_what_surrounds_the_call_not_the_plan(world):
@@ -515,8 +544,8 @@ SECRET_READS = {
 
 
 @pytest.mark.parametrize("what", SECRET_READS)
-def test_a_field_is_decoded_by_every_read(world, what):
-    assert SECRET_READS[what](world) == "one"
+def test_a_field_is_decoded_by_every_read(gallery, what):
+    assert SECRET_READS[what](gallery) == "one"
 
 
 SECRET_FILTERS = {
@@ -553,10 +582,10 @@ SECRET_REFUSED = {
 
 
 @pytest.mark.parametrize("what", SECRET_REFUSED)
-def test_what_cannot_be_done_on_encoded_values_is_refused_not_faked(world, what):
-    with pytest.raises(InputError, match="text.*is stored encoded"):
-        SECRET_REFUSED[what](world)
-    assert world.column("SELECT count(*) FROM notes") == [5]
+def test_what_cannot_be_done_on_encoded_values_is_refused_not_faked(gallery, what):
+    with pytest.raises(InputError, match=r"(?s)text.*is stored encoded"):
+        SECRET_REFUSED[what](gallery)
+    assert gallery.column("SELECT count(*) FROM notes") == [5]
 
 
 # -- Strict: a guard that undoes --------------------------------------------------------------------------------------
@@ -595,19 +624,24 @@ def test_a_guard_that_raises_undoes_the_operation(world, what):
     assert world.plugin.notes == []
 
 
-# -- Journal: more statements in the same transaction, and what follows the commit --------------------------------------
+# -- Journal: more statements in the same transaction, and what follows the commit ------------------------------------
 RECORDED = {
     "create": (lambda w: w.call("create", "Note", **ROW), [("create Note", 6)]),
     "update": (lambda w: w.call("update", "Note", id=1, size=9), [("update Note", 9)]),
+    "update of nothing": (lambda w: w.call("update", "Note", id=4, size=9), []),
     "delete": (lambda w: w.call("delete", "Note", id=1), [("delete Note", 1)]),
     "upsert, new": (
-        lambda w: w.call("upsert", "Note", where={"text": "six"}, create={"size": 6, "folder_id": 1}), [("upsert Note", 6)]
+        lambda w: w.call("upsert", "Note", where={"text": "six"}, create={"size": 6, "folder_id": 1}),
+        [("upsert Note", 6)],
     ),
     "upsert, existing": (
         lambda w: w.call("upsert", "Note", where={"text": "one"}, create={"folder_id": 1}, update={"size": 9}),
         [("upsert Note", 9)],
     ),
-    "bulk_create": (lambda w: w.call("bulk_create", "Note", data=[ROW, {**ROW, "text": "7"}]), [("bulk_create Note", 6)] * 2),
+    "bulk_create": (
+        lambda w: w.call("bulk_create", "Note", data=[ROW, {**ROW, "text": "7"}]),
+        [("bulk_create Note", 6)] * 2,
+    ),
     "bulk_create, one by one": (
         lambda w: w.call("bulk_create", "Note", data=[ROW], conflict_resolution="skip", return_ids=True),
         [("bulk_create Note", 6)],
@@ -616,9 +650,13 @@ RECORDED = {
         lambda w: w.call("bulk_update", "Note", filter={"size": {"$lt": 3}}, update={"size": {"$inc": 10}}),
         [("bulk_update Note", 11), ("bulk_update Note", 12)],
     ),
-    "bulk_update by rows": (lambda w: w.call("bulk_update", "Note", data=[{"id": 1, "size": 9}]), [("bulk_update Note", 9)]),
+    "bulk_update by rows": (
+        lambda w: w.call("bulk_update", "Note", data=[{"id": 1, "size": 9}]),
+        [("bulk_update Note", 9)],
+    ),
     "bulk_delete": (
-        lambda w: w.call("bulk_delete", "Note", filter={"size": {"$lt": 3}}), [("bulk_delete Note", 1), ("bulk_delete Note", 2)]
+        lambda w: w.call("bulk_delete", "Note", filter={"size": {"$lt": 3}}),
+        [("bulk_delete Note", 1), ("bulk_delete Note", 2)],
     ),
     "bulk_delete by ids": (lambda w: w.call("bulk_delete", "Note", ids=[2, 4]), [("bulk_delete Note", 2)]),
     "bulk_upsert": (
@@ -629,8 +667,7 @@ RECORDED = {
         lambda w: w.call("bulk_create", "Note", data=[{**ROW, "text": "one"}], conflict_resolution="upsert"),
         [("bulk_upsert Note", 6)],
     ),
-    "update of nothing": (lambda w: w.call("update", "Note", id=4, size=9), []),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", RECORDED)
@@ -684,3 +721,453 @@ def test_a_row_that_is_skipped_is_neither_recorded_nor_told(world):
     assert (result["created"], result["skipped"]) == (2, 1)
     assert world.column("SELECT size FROM journal") == [6, 7]
     assert [ids for _, ids in world.plugin.notes] == [[6], [7]]
+
+
+# -- workflows: what several nodes do together ------------------------------------------------------------------------
+def two_notes(world, *, size, scope=None):
+    """Build a workflow that writes a note, then one that the journal takes or refuses."""
+    builder = world.db.workflow()
+    if scope is not None:
+        builder.add_node("TransactionScopeNode", "scope", scope)
+    builder.add_node("NoteCreateNode", "first", {**ROW, "text": "first"})
+    return builder.add_node("NoteCreateNode", "second", {**ROW, "text": "second", "size": size}).build()
+
+
+def run(workflow):
+    try:
+        LocalRuntime().execute(workflow)
+    except WorkflowExecutionError:
+        return "failed"
+    return "done"
+
+
+TOLD = {
+    "done": ({"size": 6}, "done", 2),
+    "done in a scope": ({"size": 6, "scope": {}}, "done", 2),
+    "failed": ({"size": 1000}, "failed", 1),
+    "failed in a scope": ({"size": 1000, "scope": {}}, "failed", 0),
+    "failed in a scope that keeps the rest": ({"size": 1000, "scope": {"rollback_on_error": False}}, "failed", 1),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+@pytest.mark.parametrize("world", ["workflow"], indirect=True)
+def test_after_a_run_exactly_what_is_committed_has_been_told(world, what):
+    options, outcome, written = TOLD[what]
+    assert run(two_notes(world, **options)) == outcome
+    assert world.column("SELECT count(*) FROM notes WHERE size = 6") == [written]
+    assert world.column("SELECT count(*) FROM journal") == [written]
+    assert len(world.plugin.notes) == written
+
+
+@pytest.mark.parametrize("world", ["workflow"], indirect=True)
+def test_what_is_told_within_a_scope_waits_for_its_commit(world):
+    seen = []
+
+    @world.db.register_node
+    class Look(BaseDataFlowNode):
+        def run(self, input=None):
+            self.run_custom_query("SELECT 1")
+            nested = world.db.express_sync.create("Note", {**ROW, "text": "nested"})
+            seen.append((nested["size"], list(world.plugin.notes)))
+
+    builder = world.db.workflow().add_node("TransactionScopeNode", "scope")
+    builder.add_node("NoteCreateNode", "first", {**ROW, "text": "first"}).add_node("Look", "look")
+    builder.add_node("NoteCreateNode", "last", {**ROW, "text": "last"})
+    LocalRuntime().execute(builder.build())
+    assert seen == [(6, [])]
+    assert [ids for _, ids in world.plugin.notes] == [[6], [7], [8]]
+
+
+@pytest.mark.parametrize("world", ["sync", "async", "workflow"], indirect=True)
+def test_a_note_that_fails_is_logged_and_takes_back_nothing(world, capsys, monkeypatch):
+    class Sour(list):
+        def append(self, note):
+            raise OSError("a row's value")
+
+    journal = next(f for f in world.db.core.models["Note"].features if f.name == "journal")
+    monkeypatch.setattr(journal, "notes", Sour())
+    assert world.call("create", "Note", **ROW)["size"] == 6
+    assert world.column("SELECT count(*) FROM notes WHERE size = 6") == [1]
+    logged = capsys.readouterr().err
+    assert "note.failed" in logged
+    assert "OSError" in logged
+    assert "a row's value" not in logged
+
+
+# -- more of the vocabulary -------------------------------------------------------------------------------------------
+class Plugin:
+    """A plugin of these features, for every model."""
+
+    dataflow_api = "1.0"
+
+    def __init__(self, *features):
+        self.features = features
+
+    @hookimpl
+    def dataflow_features(self, model, config):
+        return self.features
+
+
+@pytest.fixture
+def using(tmp_path):
+    """Return a function that makes a database whose one model, Note, has the given features."""
+    opened = []
+
+    def make(*features):
+        db = DataFlow(f"sqlite:///{tmp_path}/app.db", plugins=[Plugin(*features)])
+        opened.append(db)
+
+        @db.model
+        class Note:
+            text: str
+            size: int = 0
+
+        return db.express_sync
+
+    yield make
+    for db in opened:
+        db.close()
+
+
+def made(name, stage, extend_plan, extend_model=None, **attributes):
+    """Make a feature from its functions."""
+    methods = {"extend_plan": staticmethod(extend_plan)}
+    if extend_model is not None:
+        methods["extend_model"] = staticmethod(extend_model)
+    return type(name, (Feature,), {"name": name, "stage": stage, **methods, **attributes})()
+
+
+def wrap(name, left, stage=Stage.ENCODE, **attributes):
+    def extend_plan(plan):
+        plan.encode("text", lambda text: left + text)
+        plan.decode("text", lambda text: text.removeprefix(left))
+
+    return made(name, stage, extend_plan, **attributes)
+
+
+def test_features_undo_each_others_encoding_last_to_first(using):
+    def mask(plan):
+        plan.decode("text", lambda text: text + "!")
+
+    call = using(wrap("b", "b"), wrap("a", "a"), made("mask", Stage.DECODE, mask))
+    assert call.create("Note", {"text": "abba"})["text"] == "abba!"
+    assert call.read("Note", 1)["text"] == "abba!"
+    assert call.count("Note", {"text": "abba"}) == {"count": 1}
+
+
+def test_a_column_that_an_earlier_feature_sets_is_encoded_by_a_later_one(using, tmp_path):
+    def stamp(plan):
+        if plan.statement == "insert":
+            plan.set("text", "stamped")
+
+    call = using(made("stamp", Stage.SCOPE, stamp), wrap("a", "a"))
+    assert call.create("Note", {"text": "mine"})["text"] == "stamped"
+    call.bulk_create("Note", [{"text": "mine"}])
+    with closing(sqlite3.connect(tmp_path / "app.db")) as raw:
+        assert raw.execute("SELECT text FROM notes").fetchall() == [("astamped",)] * 2
+
+
+@pytest.mark.parametrize("operator", ["$append", "$min"])
+def test_a_stored_value_that_is_encoded_is_not_changed_in_place(tmp_path, operator):
+    def extend_plan(plan):
+        for field in ("tags", "text"):
+            plan.encode(field, lambda value: value[::-1])
+            plan.decode(field, lambda value: value[::-1])
+
+    with DataFlow(":memory:", plugins=[Plugin(made("back", Stage.ENCODE, extend_plan))]) as db:
+
+        @db.model
+        class Note:
+            text: str
+            tags: list[str]
+
+        call = db.express_sync
+        call.create("Note", {"text": "abc", "tags": ["a", "b"]})
+        change = {"tags": {"$append": "c"}} if operator == "$append" else {"text": {"$min": "b"}}
+        with pytest.raises(InputError, match="cannot change a value that is stored encoded"):
+            call.update("Note", 1, change)
+        found = call.read("Note", 1)
+        assert (found["text"], found["tags"]) == ("abc", ["a", "b"])
+        assert call.update("Note", 1, {"tags": {"$set": ["c"]}})["tags"] == ["c"]
+
+
+class Versions(Feature):
+    """Count the changes of a record; an update may say which version it expects."""
+
+    name = "versions"
+    stage = Stage.VERSION
+
+    def extend_model(self, draft):
+        draft.add_field(FieldSpec("version", IntType(), origin=self.name))
+        draft.add_option("expected")
+
+    def extend_plan(self, plan):
+        if plan.statement == "insert":
+            plan.set("version", 1)
+        if plan.statement == "update":
+            column = plan.table.c.version
+            plan.set("version", column + 1)
+            expected = [plan.bind(lambda call: call.options.get("expected"), like=column) for _ in range(2)]
+            plan.where(or_(expected[0].is_(None), column == expected[1]))
+            plan.guard(self.check)
+
+    @staticmethod
+    def check(call, rows):
+        if rows == 0 and "expected" in call.options:
+            raise Refused("it has changed meanwhile")
+
+
+def test_a_feature_can_lock_optimistically(using):
+    call = using(Versions())
+    assert call.create("Note", {"text": "a", "version": 7})["version"] == 1
+    assert call.update("Note", 1, {"text": "b"}, expected=1)["version"] == 2
+    assert call.update("Note", 1, {"text": "c", "version": 9})["version"] == 3
+    assert call.bulk_update("Note", filter={}, update={"size": 1}) == {"updated": 1}
+    assert call.upsert("Note", {"id": 1}, {"text": "x"}, {"size": 2})["version"] == 5
+    with pytest.raises(Refused, match="changed meanwhile"):
+        call.update("Note", 1, {"text": "d"}, expected=2)
+    found = call.read("Note", 1)
+    assert (found["text"], found["version"]) == ("c", 5)
+
+
+class Soft(Feature):
+    """Mark records as deleted instead of removing them."""
+
+    name = "soft"
+    stage = Stage.SCOPE
+
+    def extend_model(self, draft):
+        draft.add_field(FieldSpec("deleted_at", DateTimeType("utc"), nullable=True, origin=self.name))
+        draft.add_option("deleted_too", shapes=True)
+
+    def extend_plan(self, plan):
+        column = plan.table.c.deleted_at
+        if not plan.options.get("deleted_too"):
+            plan.where(column.is_(None))
+        if plan.statement == "delete":
+            now = plan.bind(lambda call: call.now, plan.encoder("deleted_at"), like=column)
+            plan.replace(lambda plan: plan.restrict(update(plan.table)).values(deleted_at=now))
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_feature_can_replace_a_statement(using, watched):
+    told = []
+
+    def watch(plan):
+        if plan.statement == "delete":
+            plan.after_commit(lambda call, rows: told.extend(row["text"] for row in rows))
+
+    call = using(Soft(), made("watch", Stage.NOTIFY, watch)) if watched else using(Soft())
+    call.bulk_create("Note", [{"text": text} for text in "abcdef"])
+    assert call.delete("Note", 1) == {"deleted": 1, "id": 1}
+    assert call.delete("Note", 1) == {"deleted": 0, "id": 1}
+    assert call.bulk_delete("Note", filter={"text": {"$in": ["a", "b"]}}) == {"deleted": 1}
+    assert call.bulk_delete("Note", ids=[3, 4], return_ids=True) == {"deleted": 2, "ids": [3, 4]}
+    assert call.bulk_delete("Note", filter={}, limit=1, confirmed=True) == {"deleted": 1}
+    assert call.list("Note", fields=["id"])["records"] == [{"id": 6}]
+    assert call.count("Note", deleted_too=True) == {"count": 6}
+    assert call.update("Note", 1, {"size": 9})["updated"] == 0
+    assert told == (["a", "b", "c", "d", "e"] if watched else [])
+
+
+class Named:
+    """The same features, by the hooks that model options demand."""
+
+    dataflow_api = "1.0"
+
+    def __init__(self):
+        self.notes = []
+
+    @hookimpl
+    def dataflow_tenancy(self, model):
+        return Rooms() if model.options.get("multi_tenant") else None
+
+    @hookimpl
+    def dataflow_soft_delete(self, model):
+        return Soft() if model.options.get("soft_delete") else None
+
+    @hookimpl
+    def dataflow_versioning(self, model):
+        return Versions() if model.options.get("versioned") else None
+
+    @hookimpl
+    def dataflow_audit(self, model):
+        return [Journal(self.notes)] if model.options.get("audit_log") else None
+
+
+def test_the_features_that_model_options_demand_work_together():
+    named = Named()
+    with DataFlow(":memory:", plugins=[named]) as db:
+
+        @db.model
+        class Note:
+            text: str
+            size: int = 0
+            __dataflow__ = dict.fromkeys(("audit_log", "versioned", "soft_delete", "multi_tenant"), True)
+
+        @db.model
+        class Plain:
+            text: str
+
+        assert [feature.name for feature in db.core.models["Note"].features] == ["rooms", "soft", "versions", "journal"]
+        assert db.core.models["Plain"].features == ()
+        call = db.express_sync
+        call.bulk_create("Note", [{"text": "a"}, {"text": "b"}])
+        with inside(BLUE):
+            call.create("Note", {"text": "c"})
+            assert call.bulk_update("Note", filter={}, update={"size": 1}) == {"updated": 1}
+        with pytest.raises(Refused):
+            call.update("Note", 1, {"size": 2}, expected=7)
+        assert call.update("Note", 1, {"size": 2}, expected=1)["version"] == 2
+        assert call.delete("Note", 3) == {"deleted": 0, "id": 3}
+        assert call.delete("Note", 1) == {"deleted": 1, "id": 1}
+        assert [note["text"] for note in call.list("Note")["records"]] == ["b"]
+        assert [note["text"] for note in call.list("Note", deleted_too=True)["records"]] == ["a", "b"]
+        everything = call.list("Note", deleted_too=True, every_room=True, sort="text")["records"]
+        assert [(n["text"], n["room"], n["version"], n["deleted_at"] is None) for n in everything] == [
+            ("a", RED, 2, False), ("b", RED, 1, True), ("c", BLUE, 2, True)
+        ]  # fmt: skip
+        operations = [name.removesuffix(" Note") for name, ids in named.notes for _ in ids]
+        assert operations == ["bulk_create", "bulk_create", "create", "bulk_update", "update", "delete"]
+
+
+def test_a_guard_and_a_note_see_reads_as_well(using):
+    told = []
+
+    def extend_plan(plan):
+        if plan.statement == "select" and plan.operation != "related":
+            plan.guard(lambda call, rows: told.append((plan.operation, rows)))
+            plan.after_commit(lambda call, rows: told.append([row.get("text") for row in rows]))
+
+    call = using(made("watch", Stage.NOTIFY, extend_plan))
+    call.bulk_create("Note", [{"text": "a"}, {"text": "b"}])
+    call.list("Note")
+    call.read("Note", 2)
+    call.count("Note")
+    assert told == [("list", 2), ["a", "b"], ("read", 1), ["b"], ("count", 1), [None]]
+
+
+def test_a_guard_may_refuse_a_read(using):
+    def refuse(call, rows):
+        raise Refused("not today")
+
+    call = using(made("shut", Stage.AUTHORIZE, lambda plan: plan.guard(refuse)))
+    with pytest.raises(Refused):
+        call.list("Note")
+
+
+def test_a_record_of_a_read_is_refused_not_ignored(using):
+    def extend_plan(plan):
+        if plan.operation == "read":
+            plan.record(lambda call, rows: iter(()))
+
+    call = using(made("access", Stage.RECORD, extend_plan))
+    call.create("Note", {"text": "a"})
+    with pytest.raises(NotYetAvailable, match="'record of a read'"):
+        call.read("Note", 1)
+    assert call.count("Note") == {"count": 1}
+
+
+def test_a_step_that_no_release_has_is_refused_when_the_plan_is_compiled(using):
+    call = using(made("around", Stage.EXECUTE, lambda plan: plan.around(lambda call: None)))
+    with pytest.raises(NotYetAvailable, match="'around'"):
+        call.create("Note", {"text": "a"})
+
+
+def test_a_field_that_the_model_has_already_is_not_added_again(tmp_path):
+    clash = made("clash", Stage.SCOPE, lambda plan: None, lambda draft: draft.add_field(FieldSpec("text", StrType())))
+    with DataFlow(":memory:", plugins=[Plugin(clash)]) as db:
+        with pytest.raises(ModelError, match="already has a field 'text'"):
+
+            @db.model
+            class Note:
+                text: str
+
+        assert db.list_models() == []
+
+
+def test_an_option_of_a_feature_wins_the_name_of_the_field_it_adds(using):
+    def extend_model(draft):
+        draft.add_field(FieldSpec("owner", StrType()))
+        draft.add_option("owner")
+
+    def extend_plan(plan):
+        if plan.statement == "insert":
+            plan.set("owner", lambda call: call.options.get("owner", "nobody"))
+        else:
+            plan.where(plan.table.c.owner == plan.bind(lambda call: call.options.get("owner", "nobody")))
+
+    call = using(made("owners", Stage.SCOPE, extend_plan, extend_model))
+    assert call.call("create", "Note", text="a", owner="ada")["owner"] == "ada"
+    assert call.create("Note", {"text": "b"})["owner"] == "nobody"
+    call.bulk_create("Note", [{"text": "c"}], owner="ada")
+    assert [n["text"] for n in call.list("Note", owner="ada")["records"]] == ["a", "c"]
+    assert call.update("Note", 2, {"size": 1}, owner="ada")["updated"] == 0
+    assert call.count("Note") == {"count": 1}
+
+
+def test_the_stage_and_the_wishes_of_features_decide_who_edits_a_plan_first(using):
+    edited = []
+
+    def note(name, stage, **attributes):
+        return made(name, stage, lambda plan: edited.append(name), **attributes)
+
+    call = using(
+        note("last", Stage.NOTIFY),
+        note("b", Stage.SCOPE),
+        note("a", Stage.SCOPE, after=("b",)),
+        note("first", Stage.AUTHORIZE),
+    )
+    call.count("Note")
+    assert edited == ["first", "b", "a", "last"]
+    call.count("Note")
+    assert len(edited) == 4
+
+
+# -- no hook is called while an operation runs ------------------------------------------------------------------------
+EVERYTHING = {
+    "create": {"text": "six", "size": 6, "folder_id": 1},
+    "read": {"id": 1, "include": ["folder"]},
+    "update": {"id": 1, "size": 7},
+    "delete": {"id": 2},
+    "list": {"filter": {"folder": {"name": "inbox"}}, "sort": ["-size"], "limit": 2, "include_total": True},
+    "count": {"filter": {"size": {"$gt": 1}}},
+    "aggregate": {"group_by": ["folder_id"], "aggregate": {"sum": {"$sum": "size"}}},
+    "upsert": {"where": {"text": "one"}, "create": {"folder_id": 1}, "update": {"size": 1}},
+    "bulk_create": {"data": [{"text": "seven", "folder_id": 1}, {"text": "eight", "folder_id": 2}]},
+    "bulk_update": {"filter": {"size": {"$lt": 9}}, "update": {"size": {"$inc": 1}}},
+    "bulk_delete": {"filter": {"text": {"$in": ["seven", "eight"]}}},
+    "bulk_upsert": {"data": [{"text": "nine", "folder_id": 1}], "key_fields": ["text"]},
+}
+
+
+def test_no_hook_is_called_while_an_operation_runs_the_first_time_or_later(world):
+    assert set(EVERYTHING) == set(BY_NAME)
+    calls = []
+    undo = [
+        pm.add_hookcall_monitoring(lambda name, *_: calls.append(name), lambda *_: None)
+        for pm in (world.db.core.plugins.pm, plugin_set().pm)
+    ]
+
+    @world.db.model
+    class Shelf:
+        name: str
+
+    assert {"dataflow_features", "dataflow_nodes"} <= set(calls)  # the monitor sees what is called
+    world.db.workflow().add_node("ShelfListNode", "shelves").build()  # the nodes without model are asked for once
+    calls.clear()
+    world.db.express_sync.create("Shelf", {"name": "top"})
+    for _ in range(2):
+        for operation, params in EVERYTHING.items():
+            if operation in ("create", "bulk_create"):
+                world.db.express_sync.bulk_delete("Note", filter={"text": {"$in": ["six", "seven", "eight"]}})
+            world.call(operation, "Note", **params)
+    builder = world.db.workflow().add_node("TransactionScopeNode", "scope")
+    builder.add_node("AsyncSQLDatabaseNode", "sql", {"query": "SELECT 1"}).add_node("NoteCountNode", "count")
+    LocalRuntime().execute(builder.build())
+    assert calls == []
+    for stop in undo:
+        stop()
+    plugin_set().health_checks(world.db)
+    assert calls == []

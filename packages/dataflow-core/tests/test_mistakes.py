@@ -10,12 +10,13 @@ import json
 import pickle
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from textwrap import dedent
 from typing import Annotated, Any
+from uuid import UUID
 
 import attrs
 import pytest
@@ -107,6 +108,8 @@ def shop(file_bench: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     @db.model
     class Note:
         text: str
+        key: UUID | None = None
+        at: time | None = None
 
     users = [
         {"name": "Lovelace", "email": "ada@x", "age": 36, "settings": {"theme": "dark"}},
@@ -820,6 +823,42 @@ def number_for_an_enum(shop):
     "workflow-build wrong-value",
     """
     the workflow has 1 problem
+      - node 'node' (NoteCreateNode): key: expected UUID, got text that is not a UUID; pass uuid.uuid4() or its text
+    """,
+)
+def text_that_is_no_uuid(shop):
+    shop.build("NoteCreateNode", {"text": "a", "key": "note-1"})
+
+
+@mistake(
+    "workflow-build wrong-value",
+    """
+    the workflow has 1 problem
+      - node 'node' (NoteCreateNode): at: a time with an offset has no meaning without a date; pass it without tzinfo, or use datetime
+    """,
+)
+def time_with_an_offset(shop):
+    shop.build("NoteCreateNode", {"text": "a", "at": time(8, tzinfo=UTC)})
+
+
+@mistake(
+    "wrong-value",
+    """
+    born: a datetime without offset is refused (setting naive_datetimes='reject')
+      where: model User, operation create, field born
+      fix: pass datetime.now(UTC) or add tzinfo=
+    """,
+)
+def datetime_without_offset_where_that_is_refused(shop):
+    with DataFlow(":memory:", naive_datetimes="reject") as strict:
+        strict.model(user_class())
+        strict.express_sync.create("User", {"name": "Cy", "email": "cy@x", "born": datetime(2001, 1, 31)})  # noqa: DTZ001
+
+
+@mistake(
+    "workflow-build wrong-value",
+    """
+    the workflow has 1 problem
       - node 'node' (UserCreateNode): tags: expected list[str], got str; wrap it in a list
     """,
 )
@@ -857,7 +896,9 @@ def set_for_a_list(shop):
     """,
 )
 def datetime_in_json(shop):
-    shop.build("UserCreateNode", {"name": "Cy", "email": "cy@x", "settings": {"since": datetime(2025, 1, 1, tzinfo=UTC)}})
+    shop.build(
+        "UserCreateNode", {"name": "Cy", "email": "cy@x", "settings": {"since": datetime(2025, 1, 1, tzinfo=UTC)}}
+    )
 
 
 @mistake(
@@ -1024,11 +1065,10 @@ def increment_by_text(shop):
 
 
 @mistake(
-    "workflow-execution key-changed",
+    "workflow-build key-changed",
     """
-    node 'node' failed: id: the primary key of a record cannot be changed
-      where: node node, type UserUpdateNode, run <id>, model User, operation update, field id
-      fix: create a new record
+    the workflow has 1 problem
+      - node 'node' (UserUpdateNode): id: the primary key of a record cannot be changed; create a new record
     """,
 )
 def primary_key_changed(shop):
@@ -1712,7 +1752,7 @@ def upsert_by_a_field_that_is_not_unique(shop):
     """
     node 'node' failed: name is required
       where: node node, type UserUpsertNode, run <id>, model User, operation upsert, field name
-      fix: give name: str
+      fix: the record may be new: give create={'name': …}
     """,
 )
 def upsert_that_cannot_create(shop):
@@ -1783,7 +1823,7 @@ def bulk_row_with_a_foreign_key_to_nothing(shop):
 @mistake(
     "workflow-execution foreign-key",
     """
-    node 'node' failed: other records still refer to the record (foreign key)
+    node 'node' failed: the record is still referred to by others (foreign key)
       where: node node, type UserDeleteNode, run <id>, model User, operation delete
       fix: delete them first, or declare ForeignKey(…, on_delete='cascade')
     """,
@@ -2053,7 +2093,9 @@ def sql_on_a_table_that_comes_later(shop):
     """,
 )
 def sql_node_with_two_databases_named(shop):
-    shop.build("AsyncSQLDatabaseNode", {"query": "SELECT 1", "database": "app", "connection_string": "sqlite:///app.db"})
+    shop.build(
+        "AsyncSQLDatabaseNode", {"query": "SELECT 1", "database": "app", "connection_string": "sqlite:///app.db"}
+    )
 
 
 @mistake(
@@ -2426,7 +2468,7 @@ def index_without_a_name(shop):
     """
     the index name 'uq_users_email' is taken by model User
       where: model Tag, file test_mistakes.py:<line>
-      fix: index names are global in a schema: rename it
+      fix: names of indexes and tables are global in a schema, whatever their case: rename it
     """,
 )
 def index_name_taken(shop):
@@ -2492,6 +2534,40 @@ def relation_of_two_types(shop):
     @shop.db.model
     class Parcel:
         user_id: Annotated[str, ForeignKey("User")]
+
+
+@mistake(
+    "bad-relation",
+    """
+    Parcel.owner_id is a foreign key to model Usr, which is not registered
+      where: model Parcel, file test_mistakes.py:<line>, field owner_id
+      fix: did you mean 'User'?
+    """,
+)
+def foreign_key_to_a_misspelt_model(shop):
+    with DataFlow(f"sqlite:///{shop.path}") as other:
+
+        @other.model
+        class Parcel:
+            owner_id: Annotated[int, ForeignKey("Usr")]
+
+        other.model(user_class())
+        other.express_sync.create("Parcel", {"owner_id": 1})
+
+
+@mistake(
+    "model",
+    """
+    the fields 'label' and 'Label' of model Tag differ only in case
+      where: model Tag, file test_mistakes.py:<line>
+      fix: rename one: databases may not tell them apart
+    """,
+)
+def fields_that_differ_only_in_case(shop):
+    @shop.db.model
+    class Tag:
+        label: str
+        Label: str
 
 
 @mistake(
@@ -2716,7 +2792,7 @@ def file_that_is_no_database(shop):
 
 
 @mistake(
-    "configuration",
+    "unknown-plugin",
     """
     no installed plugin is called 'sqlit'
       fix: did you mean 'sqlite'?

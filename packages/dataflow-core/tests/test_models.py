@@ -64,7 +64,7 @@ def test_every_annotation_of_the_documents_is_understood(bench: Any) -> None:
         i: Mapping[str, Any]
         j: list
         k: list[str]
-        l: list[int | None]
+        ll: list[int | None]
         m: list[dict[str, str]]
         n: list[list[int]]
         o: Any
@@ -84,7 +84,7 @@ def test_every_annotation_of_the_documents_is_understood(bench: Any) -> None:
     assert fields(bench, "Thing") == {
         "a": ("int", False), "b": ("float", True), "c": ("str", True), "d": ("bool", True), "e": ("bytes", False),
         "f": ("int", True), "g": ("JSON", False), "h": ("JSON", False), "i": ("JSON", False), "j": ("JSON", False),
-        "k": ("list[str]", False), "l": ("JSON", False), "m": ("JSON", False), "n": ("JSON", False),
+        "k": ("list[str]", False), "ll": ("JSON", False), "m": ("JSON", False), "n": ("JSON", False),
         "o": ("JSON", False), "p": ("Mood", False), "q": ("JSON", False), "r": ("list[Mood]", False),
         "s": ("Decimal", False), "t": ("UUID", False), "u": ("date", False), "v": ("datetime", False),
         "w": ("str", True),
@@ -92,7 +92,7 @@ def test_every_annotation_of_the_documents_is_understood(bench: Any) -> None:
 
 
 def test_a_model_with_postponed_annotations_may_use_local_names(bench: Any, tmp_path: Path) -> None:
-    source = '''
+    source = """
         from __future__ import annotations
         from enum import Enum
         from typing import Annotated, Optional
@@ -108,11 +108,11 @@ def test_a_model_with_postponed_annotations_may_use_local_names(bench: Any, tmp_
                 states: list[Local] = []
                 parent: Annotated[Optional[int], Relation("Switch", name="above", reverse="below")] = None
             return Switch, Local
-    '''
+    """
     module = types.ModuleType("postponed_models")
     sys.modules["postponed_models"] = module
     try:
-        exec(compile(dedent(source), "postponed_models.py", "exec"), module.__dict__)  # noqa: S102
+        exec(compile(dedent(source), "postponed_models.py", "exec"), module.__dict__)
         _, local = module.register(bench.db)
         made = bench.run("SwitchCreateNode", states=[local.ON])
         assert (made["state"], made["states"]) == (local.ON, [local.ON])
@@ -123,7 +123,7 @@ def test_a_model_with_postponed_annotations_may_use_local_names(bench: Any, tmp_
 
 def test_a_class_may_be_registered_by_a_call_and_by_a_notebook_like_namespace(bench: Any) -> None:
     space: dict[str, Any] = {"db": bench.db, "__name__": "nowhere_to_be_found"}
-    exec(  # noqa: S102
+    exec(
         dedent("""
             from __future__ import annotations
             from decimal import Decimal
@@ -247,7 +247,7 @@ def test_a_refused_model_leaves_nothing_behind(bench: Any) -> None:
         ("User", "users"), ("SsoSession", "sso_sessions"), ("TenantData", "tenant_data"), ("Category", "categories"),
         ("Day", "days"), ("Box", "boxes"), ("Bus", "buses"), ("Quiz", "quizzes"), ("Branch", "branches"),
         ("Status", "statuses"), ("Person", "people"), ("SalesPerson", "sales_people"), ("HTTPServer", "http_servers"),
-        ("APIKey", "api_keys"), ("OAuth2Token", "oauth2_tokens"), ("Weather", "weather"), ("Series", "series"),
+        ("APIKey", "api_keys"), ("Weather", "weather"), ("Series", "series"),
         ("Y", "ys"), ("Child", "children"), ("MetaData", "meta_data"), ("Köln", "kölns"), ("Flight", "flights"),
     ],
 )  # fmt: skip
@@ -283,9 +283,9 @@ def test_reserved_words_are_fine_as_tables_and_columns(bench: Any, word: str) ->
 
 def test_identifiers_may_be_any_letters(bench: Any) -> None:
     @bench.db.model
-    class Straße:
-        größe: int
-        名前: str
+    class Straße:  # noqa: PLC2401
+        größe: int  # noqa: PLC2401
+        名前: str  # noqa: PLC2401
         __tablename__ = 'weird "table" %s :x'
         __indexes__ = [{"name": 'ix "odd" :y', "fields": ["größe", "名前"], "unique": True}]  # noqa: RUF012
 
@@ -350,7 +350,7 @@ def test_a_declared_id_keeps_its_type_and_is_required_unless_it_counts(bench: An
         bench.run("FixedCreateNode")
 
 
-@pytest.mark.parametrize("how", ["single", "bulk", "upsert"])
+@pytest.mark.parametrize("how", ["single", "bulk"])
 def test_ids_are_never_used_twice(file_bench: Any, how: str) -> None:
     @file_bench.db.model
     class Note:
@@ -359,9 +359,6 @@ def test_ids_are_never_used_twice(file_bench: Any, how: str) -> None:
     def add() -> int:
         if how == "bulk":
             return file_bench.run("NoteBulkCreateNode", data=[{}], return_ids=True)["ids"][0]
-        if how == "upsert":
-            highest = file_bench.run("NoteAggregateNode", aggregate={"m": {"$max": "id"}})["groups"][0]["m"] or 0
-            return file_bench.run("NoteUpsertNode", where={"id": highest + 1000}, create={})["id"]
         return file_bench.run("NoteCreateNode")["id"]
 
     seen = [add(), add()]
@@ -397,7 +394,9 @@ def test_stamps_can_be_left_out_or_be_ones_own(bench: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["code", ["code"], ("code",), ["code", "day"], ["day", "code"]], ids=["str", "list", "tuple", "two", "turned"]
+    "key",
+    ["code", ["code"], ("code",), ["code", "day"], ["day", "code"]],
+    ids=["str", "list", "tuple", "two", "turned"],
 )
 def test_a_primary_key_is_one_or_more_fields(bench: Any, key: Any) -> None:
     @bench.db.model
@@ -415,13 +414,15 @@ def test_a_primary_key_is_one_or_more_fields(bench: Any, key: Any) -> None:
     assert isinstance(caught.value.__cause__, UniqueError)
 
 
-@pytest.mark.parametrize("key", [[], ["code", "code"], ["nope"], 3])
+@pytest.mark.parametrize("key", [[], ["code", "code"], ["nope"], 3, [3], ["data"], ["words"]])
 def test_a_primary_key_that_is_none_is_refused(bench: Any, key: Any) -> None:
     with pytest.raises(ModelError):
 
         @bench.db.model
         class Rate:
             code: str
+            data: dict
+            words: list[str]
             __dataflow__ = {"primary_key": key}  # noqa: RUF012
 
 
@@ -466,7 +467,15 @@ def test_the_database_itself_refuses_what_does_not_fit(file_bench: Any) -> None:
 
     file_bench.run("ItemCreateNode", size=1, ratio=1.0, fine=True, mood="sad", name="x")
     with closing(sqlite3.connect(file_bench.path)) as raw:
-        for change in ("size = 'x'", "size = 1.5", "size = NULL", "ratio = 9e999", "fine = 2", "mood = 'odd'", "ratio = 'x'"):
+        for change in (
+            "size = 'x'",
+            "size = 1.5",
+            "size = NULL",
+            "ratio = 9e999",
+            "fine = 2",
+            "mood = 'odd'",
+            "ratio = 'x'",
+        ):
             with pytest.raises(sqlite3.IntegrityError):
                 raw.execute(f"UPDATE items SET {change}")
 
@@ -529,13 +538,16 @@ def test_a_faulty_index_is_refused(bench: Any, index: Any) -> None:
             __indexes__ = [index]  # noqa: RUF012
 
 
-def test_index_names_are_global_whatever_their_case(bench: Any) -> None:
+def test_names_of_indexes_and_tables_are_global_whatever_their_case(bench: Any) -> None:
     @bench.db.model
     class One:
         a: int
         __indexes__ = [{"name": "ix", "fields": ["a"]}]  # noqa: RUF012
 
-    for name in ("ix", "IX"):
+    with pytest.raises(ModelError) as caught:
+        bench.db.model(type("Other", (), {"__annotations__": {"a": int}, "__tablename__": "ONES"}))
+    assert caught.value.code == "duplicate-table"
+    for name in ("ix", "IX", "ones", "twos"):
         with pytest.raises(ModelError) as caught:
 
             @bench.db.model
@@ -544,6 +556,15 @@ def test_index_names_are_global_whatever_their_case(bench: Any) -> None:
                 __indexes__ = [{"name": name, "fields": ["a"]}]  # noqa: RUF012
 
         assert caught.value.code == "duplicate-index"
+
+
+def test_fields_that_differ_only_in_case_are_refused(bench: Any) -> None:
+    with pytest.raises(ModelError, match="the fields 'name' and 'Name' of model Odd differ only in case"):
+
+        @bench.db.model
+        class Odd:
+            name: str
+            Name: str
 
 
 # -- relations --------------------------------------------------------------------------------------------------------
@@ -633,7 +654,9 @@ def test_a_model_may_relate_to_itself(bench: Any) -> None:
         name: str
         folder_id: Annotated[int | None, ForeignKey("Folder", name="parent", reverse="children")] = None
 
-    bench.run("FolderBulkCreateNode", data=[{"name": "root"}, {"name": "a", "folder_id": 1}, {"name": "b", "folder_id": 2}])
+    bench.run(
+        "FolderBulkCreateNode", data=[{"name": "root"}, {"name": "a", "folder_id": 1}, {"name": "b", "folder_id": 2}]
+    )
     tree = bench.run("FolderReadNode", id=1, include=["children.children"])
     assert tree["children"][0]["children"][0]["name"] == "b"
     found = bench.run("FolderListNode", filter={"parent.parent.name": "root"})
@@ -697,9 +720,25 @@ def test_foreign_keys_create_tables_in_an_order_that_works(file_bench: Any) -> N
         name: str
 
     file_bench.run("ACreateNode", name="a")
-    assert sorted(file_bench.db.show_tables()) == ["a", "b", "c"] or file_bench.db.show_tables() == ["as", "bs", "cs"]
+    assert file_bench.db.show_tables() == ["as", "bs", "cs"]
     file_bench.run("BCreateNode", a_id=1)
     file_bench.run("CCreateNode", b_id=1)
+
+
+def test_a_foreign_key_to_a_model_that_never_came_is_an_error_at_first_use(bench: Any) -> None:
+    @bench.db.model
+    class Child:
+        parent: Annotated[int, ForeignKey("Parnet", name="above", reverse="below")]
+
+    @bench.db.model
+    class Parent:
+        name: str = ""
+
+    with pytest.raises(ModelError) as caught:
+        bench.run("ChildCreateNode", parent=1)
+    assert caught.value.message == "Child.parent is a foreign key to model Parnet, which is not registered"
+    assert caught.value.hint == "did you mean 'Parent'?"
+    assert bench.db.show_tables() == []
 
 
 # -- existing tables --------------------------------------------------------------------------------------------------

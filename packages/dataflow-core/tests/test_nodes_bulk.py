@@ -1,4 +1,4 @@
-"""Bulk nodes: one transaction each, rows of different shapes, conflicts, bad rows, keys in input order, confirmation."""
+"""Bulk nodes: one transaction each, rows of any shape, conflicts, bad rows, keys in input order, confirmation."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -10,11 +10,12 @@ from dataflow.runtime import LocalRuntime
 from dataflow.workflow import WorkflowBuilder
 
 NAMES = (
-    "filter", "limit", "name", "data", "created", "found", "updated", "deleted", "result", "input", "database", "values",
-    "fields", "sort", "order_by", "offset", "include", "conditions", "where", "create", "update", "ids", "count",
-    "records", "record_id", "cursor", "aggregate", "group_by", "having", "total", "batch_size", "return_ids", "on_error",
-    "key_fields", "conflict_on", "confirmed", "raise_on_not_found", "type", "model", "operation", "errors", "self",
-    "class_", "from_", "select", "order", "group", "table", "keys", "items", "get",
+    "filter", "limit", "name", "data", "created", "found", "updated", "deleted", "result", "input", "database",
+    "values", "fields", "sort", "order_by", "offset", "include", "conditions", "where", "create", "update",
+    "ids", "count", "records", "record_id", "cursor", "aggregate", "group_by", "having", "total", "batch_size",
+    "return_ids", "on_error", "key_fields", "conflict_on", "confirmed", "raise_on_not_found", "type", "model",
+    "operation", "errors", "self", "class_", "from_", "select", "order", "group", "table", "keys", "items",
+    "get",
 )  # fmt: skip
 
 

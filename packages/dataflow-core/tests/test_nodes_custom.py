@@ -117,7 +117,12 @@ def test_what_a_node_returns_becomes_its_outputs(team: Any, returned: Any, resul
         def run(self, whole: Any) -> Any:
             return {"whole": whole}
 
-    new = team.db.workflow().add_node(Give, "give").add_node(Take, "take").add_connection("give", "result", "take", "whole")
+    new = (
+        team.db.workflow()
+        .add_node(Give, "give")
+        .add_node(Take, "take")
+        .add_connection("give", "result", "take", "whole")
+    )
     results, _ = LocalRuntime().execute(new.build())
     assert results["give"] == result
     assert results["take"] == {"whole": result.get("result", result)}

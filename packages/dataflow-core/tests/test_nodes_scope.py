@@ -293,11 +293,15 @@ def test_a_transaction_that_takes_too_long_is_rolled_back(bank: Any, blocking: b
     new.add_node("AccountUpdateNode", "take", {"id": 1, "balance": 1})
     new.add_node("AsyncSQLDatabaseNode", "endless", {"query": sql})
     workflow = new.build()
-    with pytest.raises(WorkflowExecutionError) as caught:
+
+    def run() -> None:
         if blocking:
             LocalRuntime().execute(workflow)
         else:
             asyncio.run(AsyncLocalRuntime().execute_async(workflow))
+
+    with pytest.raises(WorkflowExecutionError) as caught:
+        run()
     assert isinstance(caught.value.__cause__, DatabaseTimeout)
     assert committed(bank) == [100, 100]
     LocalRuntime().execute(transfer(bank, {"timeout": 10}).build())

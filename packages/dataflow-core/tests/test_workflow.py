@@ -124,6 +124,25 @@ def test_a_workflow_runs_again_and_again_with_new_parameters(desk: Any) -> None:
         assert same is runtime
 
 
+def test_a_record_may_be_named_in_any_way_when_the_workflow_runs(desk: Any) -> None:
+    desk.run("TaskCreateNode", title="a")
+    workflow = desk.build("TaskReadNode")
+    assert workflow.inputs == {"node": ("id",)}
+    for given in ({"id": 1}, {"record_id": 1}, {"conditions": {"title": "a"}}, {"_id": 1}):
+        assert execute(workflow, node=given)["node"]["found"] is True
+    for given in ({}, {"fields": ["title"]}):
+        with pytest.raises(InputError) as caught:
+            execute(workflow, node=given)
+        assert caught.value.code == "missing-input"
+    new = desk.db.workflow()
+    new.add_node("TaskListNode", "first", {"fields": ["title"], "limit": 1})
+    new.add_node("TaskCreateNode", "copy", {})
+    new.add_connection("first", "_status", "copy", "values")
+    assert new.build().inputs == {}
+    results = execute(desk.build("TaskCreateNode"), node={"values": {"title": "b"}})
+    assert results["node"]["title"] == "b"
+
+
 def test_a_built_workflow_does_not_change_with_its_builder_or_params(desk: Any) -> None:
     params = {"title": "a", "data": {"x": [1]}}
     new = desk.db.workflow().add_node("TaskCreateNode", "a", params)
@@ -212,7 +231,7 @@ async def test_the_async_runtime_gives_the_same_results(desk: Any) -> None:
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
 VALUES = {
-    "none": None, "bool": True, "int": 2**62, "float": 0.1, "text": "ü\n\"", "decimal": Decimal("1.10"),
+    "none": None, "bool": True, "int": 2**62, "float": 0.1, "text": 'ü\n"', "decimal": Decimal("1.10"),
     "datetime": datetime(2025, 1, 1, 12, tzinfo=UTC), "date": date(2025, 1, 31), "time": time(8, 30, 0, 1),
     "uuid": UUID(int=5), "bytes": b"\x00\xff", "tuple": (1, (2, Decimal(3))), "list": [1, [date(2025, 1, 1)]],
     "dict": {"a": {"b": Decimal(1)}}, "dollar": {"$type": "decimal", "value": "1"}, "filter": {"$in": [1, 2]},
@@ -230,7 +249,9 @@ def test_enums_become_what_a_model_accepts() -> None:
     assert to_wire([Color.RED, Rank.FIRST]) == ["red", "FIRST"]
 
 
-@pytest.mark.parametrize("data", [{"$type": "object", "value": 1}, {"$type": "decimal", "value": "x"}, {"$type": "uuid"}])
+@pytest.mark.parametrize(
+    "data", [{"$type": "object", "value": 1}, {"$type": "decimal", "value": "x"}, {"$type": "uuid"}]
+)
 def test_json_that_means_nothing_is_refused(data: Any) -> None:
     with pytest.raises(InputError) as caught:
         from_wire(data)

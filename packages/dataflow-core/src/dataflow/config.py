@@ -5,6 +5,7 @@ Also the tolerant parser for database URLs. Knows no setting's meaning.
 
 import os
 from collections.abc import Iterator, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
@@ -279,7 +280,7 @@ def _checked(spec: SettingSpec, value: Any, variable: str) -> Any:
         msg = f"the setting {spec.name!r} cannot be {value!r}"
         hint = f"choose one of {', '.join(map(repr, spec.choices))}"
         raise ConfigurationError(msg, hint=hint, where=where, code="bad-setting")
-    if spec.minimum is not None and value < spec.minimum:
+    if spec.minimum is not None and not spec.minimum <= value < inf:
         msg = f"the setting {spec.name!r} must be at least {spec.minimum:g}"
         raise ConfigurationError(msg, hint=_example(spec, variable), where=where, code="bad-setting")
     return value

@@ -164,18 +164,18 @@ class Core:
                 msg, hint="rename one, or register it on another DataFlow", where=where, code="duplicate-model"
             )
         for other in self.models.values():
-            if other.spec.table == spec.table:
+            if other.spec.table.lower() == spec.table.lower():
                 msg = f"the models {other.name} and {spec.name} share the table {spec.table!r}"
                 hint = f"set __tablename__ on {spec.name}"
                 raise ModelError(msg, hint=hint, where=where, code="duplicate-table")
-        taken = {index.name: model.name for model in self.models.values() for index in model.spec.indexes}
+        taken = {index.name.lower(): model.name for model in self.models.values() for index in model.spec.indexes}
+        taken |= {model.spec.table.lower(): model.name for model in self.models.values()} | {spec.table.lower(): spec.name}
         for index in spec.indexes:
-            if index.name in taken:
-                msg = f"the index name {index.name!r} is taken by model {taken[index.name]}"
-                raise ModelError(
-                    msg, hint="index names are global in a schema: rename it", where=where, code="duplicate-index"
-                )
-            taken[index.name] = spec.name
+            if index.name.lower() in taken:
+                msg = f"the index name {index.name!r} is taken by model {taken[index.name.lower()]}"
+                hint = "names of indexes and tables are global in a schema, whatever their case: rename it"
+                raise ModelError(msg, hint=hint, where=where, code="duplicate-index")
+            taken[index.name.lower()] = spec.name
 
     def refuse_taken_node(self, name: str, what: str) -> None:
         if name in self.node_types or name in self.plugins.workflow_nodes:
@@ -198,11 +198,22 @@ class Core:
         for relation in bound.relations.values():
             if not relation.many and isinstance(bound.spec.fields[relation.local].relation, ForeignKey):
                 foreign[relation.local] = (self.models[relation.target].spec.table, relation.remote)
+        self._refuse_dangling(bound, foreign)
         table = build_table(bound.spec, self.dialect, self._metadata, foreign)
         for relation in bound.relations.values():
             if relation.local in foreign and not relation.many:
                 _ = self.models[relation.target].table
         return table
+
+    def _refuse_dangling(self, bound: BoundModel, foreign: Mapping[str, Any]) -> None:
+        for name, field in bound.spec.fields.items():
+            if isinstance(field.relation, ForeignKey) and name not in foreign:
+                target = field.relation.model
+                close = suggest(target, self.models)
+                msg = f"{bound.name}.{name} is a foreign key to model {target}, which is not registered"
+                hint = f"did you mean {close!r}?" if close else f"register {target} before {bound.name} is used"
+                place = {"file": bound.spec.place} if bound.spec.place else {}
+                raise ModelError(msg, hint=hint, where={"model": bound.name, **place, "field": name}, code="bad-relation")
 
     def bind_operation(self, bound: BoundModel, name: str) -> Any:
         """Return a new implementation object of an operation for a model."""
@@ -240,38 +251,58 @@ class Core:
             if model.name not in found and not model.ready:
                 found[model.name] = model
                 stack += [model.target(relation) for relation in model.relations.values()]
-        if len(found) < 2:
-            return list(found.values())
-        tables = {model.table: model for model in found.values()}
-        assert self._metadata is not None
-        return [tables[table] for table in self._metadata.sorted_tables if table in tables]
+        order: dict[str, BoundModel] = {}
+
+        def place(model: BoundModel, above: tuple[str, ...]) -> None:
+            for relation in model.relations.values():
+                target = found.get(relation.target)
+                strict = not relation.many and isinstance(model.spec.fields[relation.local].relation, ForeignKey)
+                if strict and target is not None and target.name not in above:  # a cycle has no right order
+                    place(target, (*above, target.name))
+            order.setdefault(model.name, model)
+
+        for name in self.models:
+            if name in found:
+                place(found[name], (name,))
+        return list(order.values())
+
+    @property
+    def _creates(self) -> bool:
+        return self.config["auto_migrate"] and not self.config["existing_schema_mode"]
+
+    def _look(self, models: list[BoundModel], call: Call) -> Program[bool]:
+        """Check what is there; True if nothing has to be created."""
+        from dataflow.schema import create_missing, lacks
+
+        if self._creates and (yield from lacks(models, self.dialect)):
+            return False
+        yield from create_missing(models, self.dialect, create=False)
+        call.after_commit += [partial(setattr, model, "ready", True) for model in models]
+        return True
 
     def _create(self, models: list[BoundModel], call: Call) -> Program[None]:
         from dataflow.schema import create_missing
 
-        create = self.config["auto_migrate"] and not self.config["existing_schema_mode"]
-        body = self._create_locked(create_missing(models, self.dialect, create=create), create=create)
-        yield from atomic(call, body) if create else body
+        yield from atomic(call, self._create_locked(create_missing(models, self.dialect, create=True)))
         call.after_commit += [partial(setattr, model, "ready", True) for model in models]
 
-    def _create_locked(self, body: Program[None], *, create: bool) -> Program[None]:
-        if create:
-            yield from self.dialect.schema_lock()
+    def _create_locked(self, body: Program[None]) -> Program[None]:
+        yield from self.dialect.schema_lock()
         yield from body
 
     async def ensure(self, models: Iterable[BoundModel]) -> None:
         """Create what is missing for these models, once."""
         todo = self.unready(models)
-        if todo:
-            call = Call(self)
-            await self.run(self._create(todo, call), call, write=bool(self.config["auto_migrate"]), holder="schema")
+        call = Call(self)
+        if todo and not await self.run(self._look(todo, call), call, write=False, holder="schema"):
+            await self.run(self._create(todo, call), call, write=True, holder="schema")
 
     def ensure_blocking(self, models: Iterable[BoundModel]) -> None:
         """`ensure` in the calling thread."""
         todo = self.unready(models)
-        if todo:
-            call = Call(self)
-            self.run_blocking(self._create(todo, call), call, write=bool(self.config["auto_migrate"]), holder="schema")
+        call = Call(self)
+        if todo and not self.run_blocking(self._look(todo, call), call, write=False, holder="schema"):
+            self.run_blocking(self._create(todo, call), call, write=True, holder="schema")
 
     # -- execution ------------------------------------------------------------------------------------------------
     def observe(self, program: Program[T]) -> Program[T]:

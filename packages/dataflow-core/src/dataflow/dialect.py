@@ -99,7 +99,7 @@ class Database(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close every connection; leases after this raise UsageError."""
+        """Close every connection; leases after this raise UsageError. May be called again."""
         ...
 
     def close_blocking(self) -> None:

@@ -42,9 +42,8 @@ _ANNOUNCED: set[str] = set()
 
 
 def _close_core(core: Core) -> None:
-    if not core.closed:
-        core.closed = True
-        core.database.close_blocking()
+    core.closed = True
+    core.database.close_blocking()  # also the second time: the first may have been refused
 
 
 def _leave(core: Core) -> None:
@@ -341,9 +340,8 @@ class DataFlow:
                 core.started, core.home = False, None
                 await core.lifespan.aclose()
         finally:
-            if not core.closed:
-                core.closed = True
-                await core.database.close()
+            core.closed = True
+            await core.database.close()
 
     def __enter__(self) -> Self:
         return self

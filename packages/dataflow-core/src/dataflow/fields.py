@@ -115,8 +115,9 @@ class FieldSpec:
 
     @property
     def required(self) -> bool:
-        """Whether a new record must be given a value."""
-        return not (self.nullable or self.generated or self.write or self.factory or self.default is not UNSET)
+        """Whether a new record must be given a value; what a feature adds, the feature sets."""
+        given = self.nullable or self.generated or self.write or self.factory or self.default is not UNSET
+        return self.origin == "user" and not given
 
 
 class AnnotationRefused(Exception):  # an internal signal, turned into ModelError

@@ -132,9 +132,9 @@ class FilterCompiler:
         if head not in model.fields:
             self.skip(value)
             return self._unknown(head, model)
-        field = model.fields[head]
+        field = at.field(head)
         column = at.table.c[head]
-        if field.type.storage == "json":
+        if field.type.storage == "json" and not field.encoded:
             return self._json(value, column, tuple(path.split(".")) if path else (), key)
         if path:
             self.skip(value)
@@ -227,6 +227,10 @@ class FilterCompiler:
         if op in ("$eq", "$ne"):
             parameter = self._operand(field.filter_operand, label, column)
             return column == parameter if op == "$eq" else column.is_distinct_from(parameter)
+        if field.encoded:
+            self.next += 1
+            hint = "the database can tell whether such values are equal, no more: $eq, $ne, $in, $nin, $null"
+            return self._fault("bad-operator", f"{op} has no meaning on {label!r}, which is stored encoded", hint)
         if op in _ORDER:
             if not field.type.orders:
                 self.next += 1

@@ -108,7 +108,7 @@ class ModelDraft:
         self.call_options[name] = shapes
 
     def add_field(self, field: f.FieldSpec) -> None:
-        """Add a column.
+        """Add a column, which the feature then sets: nobody is asked for its value.
 
         Raises:
             ModelError: a field of that name exists.
@@ -116,7 +116,7 @@ class ModelDraft:
         if field.name in self.fields:
             msg = f"model {self.name} already has a field {field.name!r}, which {field.origin!r} wants to add"
             raise ModelError(msg, hint="rename your field", where={"model": self.name, "field": field.name})
-        self.fields[field.name] = field
+        self.fields[field.name] = field if field.origin != "user" else attrs.evolve(field, origin="feature")
 
     def add_index(self, index: IndexSpec) -> None:
         """Add an index."""
@@ -131,8 +131,17 @@ class ModelDraft:
         for index in self.indexes:
             for name in index.fields:
                 self._require(name, f"index {index.name!r}")
+        folded: dict[str, str] = {}
+        for name in self.fields:
+            twin = folded.setdefault(name.lower(), name)
+            if twin != name:
+                msg = f"the fields {twin!r} and {name!r} of model {self.name} differ only in case"
+                raise ModelError(msg, hint="rename one: databases may not tell them apart", where={"model": self.name})
         for name in self.primary_key:
             self._require(name, "the primary key")
+            if self.fields[name].type.storage in ("json", "array"):
+                msg = f"the primary key of model {self.name} names {name!r}, which is {self.fields[name].type}"
+                raise ModelError(msg, hint="a key is text, a number, a date or a UUID", where={"model": self.name})
             if self.fields[name].nullable:
                 self.fields[name] = attrs.evolve(self.fields[name], nullable=False)
         return ModelSpec(
@@ -315,8 +324,8 @@ class ClassReader:
                 fields.clear()
                 fields.update({"id": own, **rest})
             return ("id",)
-        key = (declared,) if isinstance(declared, str) else tuple(declared)
-        if not key or len(set(key)) < len(key):
+        key = (declared,) if isinstance(declared, str) else tuple(declared if isinstance(declared, (list, tuple)) else ())
+        if not key or len(set(key)) < len(key) or not all(isinstance(name, str) for name in key):
             msg = "primary_key names one or more different fields"
             raise self.error(msg, "write __dataflow__ = {'primary_key': ['code']}")
         if "id" in fields and key != ("id",):
@@ -338,12 +347,16 @@ class ClassReader:
                 found.append(raw)
                 continue
             unknown = set(raw) - {"name", "fields", "unique", "where"} if isinstance(raw, Mapping) else {"?"}
-            if unknown or not {"name", "fields"} <= set(raw) or isinstance(raw["fields"], str) or not raw["fields"]:
+            if unknown or not isinstance(raw.get("name"), str) or not _names(raw.get("fields")):
                 msg = "an index is {'name': …, 'fields': […], 'unique': …, 'where': …}"
                 raise self.error(msg, "give name and a list of fields; unique and where are optional")
             where = raw.get("where")
             found.append(IndexSpec(raw["name"], tuple(raw["fields"]), bool(raw.get("unique", False)), where))
         return found
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(name, str) for name in value)
 
 
 def _own_doc(cls: type) -> str:

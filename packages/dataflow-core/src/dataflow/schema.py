@@ -70,6 +70,19 @@ def _ddl(element: Any, dialect: Dialect) -> Command:
     return Command(str(element.compile(dialect=dialect.sqlalchemy)).strip(), COUNT, writes=True)
 
 
+def lacks(models: Iterable["BoundModel"], dialect: Dialect) -> Program[bool]:
+    """Tell whether a table or index is missing; needs no lock, so that reading does not wait for a writer."""
+    existing = set((yield from dialect.list_tables()))
+    for model in models:
+        if model.spec.table not in existing:
+            return True
+        if model.spec.indexes:
+            present = set((yield from dialect.list_indexes(model.spec.table)))
+            if any(index.name not in present for index in model.spec.indexes):
+                return True
+    return False
+
+
 def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: bool) -> Program[None]:
     """Create the tables and indexes that are missing; check the columns of those that are there.
 

@@ -17,7 +17,8 @@ from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.sorting import Sort, parse_sort
 from dataflow.session import Call
 
-FUNCTIONS = ("$sum", "$avg", "$min", "$max", "$count", "$count_distinct")
+_COMPUTING = ("$sum", "$avg", "$min", "$max")
+FUNCTIONS = (*_COMPUTING, "$count", "$count_distinct")
 
 
 @attrs.frozen
@@ -132,9 +133,14 @@ class Aggregate(ModelOperation):
         for item in items:
             column = None if item.field == "*" else builder.table.c[item.field]
             source = None if item.field == "*" else self.bound.fields[item.field].type
+            if item.function in _COMPUTING and builder.transformed(item.field):
+                raise self.fault(f"{item.function} has no meaning on {item.field!r}, which is stored encoded")
             columns[item.name] = column if not item.function else dialect.aggregate(item.function, column, source)
             spec = FieldSpec(item.name, _result_type(item.function, source), nullable=True)
             fields[item.name] = BoundField(spec, dialect)
+            if not item.function and builder.transformed(item.field):
+                encodes, decodes = builder.encodes.get(item.field, ()), builder.decodes.get(item.field, ())
+                fields[item.name] = fields[item.name].through(encodes, decodes)
         statement = sa.select(*[columns[item.name].label(f"c{i}") for i, item in enumerate(items)]).select_from(
             builder.table
         )

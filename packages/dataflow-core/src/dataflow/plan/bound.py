@@ -1,6 +1,7 @@
 """A model on one database: its fields with encoders and decoders, its table, relations, features and plans."""
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,12 @@ class BoundField:
     Attributes:
         spec: the field.
         type: its type.
+        encoded: whether features change its values on their way in, so that the database cannot order them.
         encode: any value of the user's -> the driver's; raises `ValueRefused`.
         decode: the driver's value (never None) -> what results show; None for identity.
     """
 
-    __slots__ = ("_store", "decode", "encode", "name", "nullable", "spec", "store", "type")
+    __slots__ = ("_store", "decode", "encode", "encoded", "name", "nullable", "spec", "store", "type")
 
     def __init__(self, spec: FieldSpec, dialect: Dialect) -> None:
         self.spec = spec
@@ -39,6 +41,7 @@ class BoundField:
         self.nullable = spec.nullable
         self._store = dialect.encoder(spec.type)
         self.store: Convert = self._store or _identity
+        self.encoded = False
         self.encode = self.encoder()
         self.decode = _chain(dialect.decoder(spec.type), spec.type.restore())
 
@@ -56,6 +59,15 @@ class BoundField:
             return value if after is None else after(value)
 
         return encode
+
+    def through(self, encodes: Sequence[Convert], decodes: Sequence[Convert] = ()) -> "BoundField":
+        """Return the field as it is where features change its values on their way in and out."""
+        changed = copy(self)
+        changed.encoded = bool(encodes)
+        changed.store = _chain(*encodes, self._store) or _identity
+        changed.encode = self.encoder(*encodes)
+        changed.decode = _chain(self.decode, *decodes)
+        return changed
 
     def filter_operand(self, value: Any, *, end: bool = False) -> Any:
         """Encode an operand of a filter: as `encode`, but ISO text of dates and times is parsed."""

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from dataflow import later
 from dataflow.dialect import COUNT, ROWS, Command, Convert, Program
 from dataflow.errors import InputError, Problem
+from dataflow.plan.stages import Stage
 from dataflow.session import Call
 from dataflow.types import ValueRefused
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import ColumnElement
     from sqlalchemy.sql.selectable import FromClause
 
-    from dataflow.plan.bound import BoundModel
+    from dataflow.plan.bound import BoundField, BoundModel
 
 Binder = Callable[[Call], Any]
 Record = Callable[[Call, list[dict[str, Any]]], Program[None]]
@@ -166,6 +167,7 @@ class PlanBuilder:
         self.records: list[Record] = []
         self.notifications: list[Callable[[Call, list[dict[str, Any]]], Any]] = []
         self.replacement: Callable[[PlanBuilder], Any] | None = None
+        self._undoing = False
         if root is None:
             self.slots: dict[str, tuple[int | Binder, Convert | None, str]] = {}
             self.binders: list[Binder] = []
@@ -176,12 +178,18 @@ class PlanBuilder:
         self.predicates.append(predicate)
 
     def set(self, column: str, value: Any) -> None:
-        """Write a column: a constant, or a binder called with the `Call` each time; it is encoded as the field is."""
-        encode = self.encoder(column)
-        if callable(value):
-            self.sets[column] = self.bind(value, encode, column, like=self.table.c[column])
-        else:
-            self.sets[column] = self.bind(lambda _call: value, encode, column, like=self.table.c[column])
+        """Write a column, whatever the caller gives for it.
+
+        Args:
+            column: its name.
+            value: a constant or a binder, called with the `Call` each time, either encoded as the field is; or, in an
+                update, a Core expression.
+        """
+        if isinstance(value, sa.ColumnElement):
+            self.sets[column] = value
+            return
+        binder = value if callable(value) else lambda _call: value
+        self.sets[column] = self.bind(binder, self.encoder(column), column, like=self.table.c[column])
 
     def bind(
         self,
@@ -195,19 +203,30 @@ class PlanBuilder:
         return self._parameter(binder, convert, label, like)  # type: ignore[no-any-return]
 
     def encode(self, field: str, function: Convert) -> None:
-        """Pass accepted values of a field through `function` before they are stored."""
+        """Pass accepted values of a field through `function` before they are stored, or compared for equality.
+
+        Give `decode` the way back. The database can neither order such values nor compute with them: that is refused.
+        """
         self.encodes.setdefault(field, []).append(function)
+        name = str(getattr(self.sets.get(field), "key", None))
+        if name in self.root.slots:  # an earlier feature sets the field
+            source, _, label = self.root.slots[name]
+            self.root.slots[name] = (source, self.encoder(field), label)
 
     def decode(self, field: str, function: Convert) -> None:
-        """Pass values of a field through `function` after they are read."""
-        self.decodes.setdefault(field, []).append(function)
+        """Pass values of a field through `function` after they are read.
+
+        Features undo each other's encoding last to first; those of the stage DECODE and later follow, in their order.
+        """
+        functions = self.decodes.setdefault(field, [])
+        functions.insert(0 if self._undoing else len(functions), function)
 
     def guard(self, function: Guard) -> None:
         """Call ``function(call, number of rows)`` after the statement; raising undoes it."""
         self.guards.append(function)
 
     def record(self, function: Record) -> None:
-        """Run the program ``function(call, rows)`` in the same transaction."""
+        """Run the program ``function(call, rows)`` in the same transaction, after a statement that writes."""
         self.records.append(function)
 
     def after_commit(self, function: Callable[[Call, list[dict[str, Any]]], Any]) -> None:
@@ -224,13 +243,17 @@ class PlanBuilder:
         raise later.refuse("plan step", "around", model=self.model.name)
 
     def replace(self, statement: "Callable[[PlanBuilder], Any]") -> None:
-        """Use another statement: ``statement(builder)`` returns the Core statement (soft delete: an UPDATE)."""
+        """Use another statement: ``statement(builder)`` returns the Core statement (soft delete: an UPDATE).
+
+        It has to restrict itself (``builder.restrict(…)``); what it returns is added to it.
+        """
         self.replacement = statement
 
     # -- for operations ------------------------------------------------------------------------------------------
     def apply_features(self) -> "PlanBuilder":
         """Let the model's features edit this plan, in their order."""
         for feature in self.model.features:
+            self._undoing = feature.stage < Stage.DECODE
             feature.extend_plan(self)
         return self
 
@@ -238,6 +261,17 @@ class PlanBuilder:
         """Return a builder for another model's table inside this statement, already confined by its features."""
         inner = PlanBuilder(model, "related", "select", options=self.options, table=table, root=self.root)
         return inner.apply_features()
+
+    def field(self, name: str) -> "BoundField":
+        """Return a field as filters see it, with what features do to its values."""
+        bound = self.model.fields[name]
+        return (
+            bound.through(self.encodes.get(name, ()), self.decodes.get(name, ())) if self.transformed(name) else bound
+        )
+
+    def transformed(self, name: str) -> bool:
+        """Tell whether features change values of a field on their way in or out."""
+        return name in self.encodes or name in self.decodes
 
     def encoder(self, field: str) -> Convert:
         """Return the encoder of a field, with what features asked for."""
@@ -290,8 +324,12 @@ class PlanBuilder:
         """
         if self.replacement is not None:
             statement = self.replacement(self)
+            if columns:
+                statement = statement.returning(*[self.table.c[name] for name in columns])
         compiled = statement.compile(dialect=self.model.core.dialect.sqlalchemy)
         writes = self.statement != "select"
+        if self.records and not writes:
+            raise later.refuse("plan step", "record of a read", model=self.model.name)
         command = Command(str(compiled), returns, writes)
         self.root.binders = []
         slots = [self._slot(name, compiled, operands) for name in compiled.positiontup or ()]

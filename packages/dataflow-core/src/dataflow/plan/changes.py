@@ -15,6 +15,7 @@ from dataflow.types import ArrayType, ValueRefused, canonical_json, kind
 
 OPERATORS = ("$set", "$inc", "$dec", "$multiply", "$divide", "$min", "$max", "$unset", "$append")
 ARITHMETIC = ("$inc", "$dec", "$multiply", "$divide")
+ENCODED_HINT = "read the record, and write the new value"
 Change = tuple[str, str, Any]
 """(field, operator, operand); a plain value has the operator "$set"."""
 
@@ -27,7 +28,7 @@ def read_changes(bound: BoundModel, values: Mapping[str, Any], problems: list[Pr
         if name in OPERATORS and isinstance(value, Mapping):
             for field, operand in value.items():
                 _add(bound, changes, seen, problems, (field, name, operand))
-        elif name.startswith("$"):
+        elif isinstance(name, str) and name.startswith("$"):
             close = suggest(name, OPERATORS)
             hint = f"did you mean {close!r}?" if close else f"operators: {', '.join(OPERATORS)}"
             problems.append(Problem("unknown-operator", f"{name!r} is not an update operator", hint))
@@ -48,9 +49,10 @@ def read_changes(bound: BoundModel, values: Mapping[str, Any], problems: list[Pr
 def _add(bound: BoundModel, changes: list[Change], seen: set[str], problems: list[Problem], change: Change) -> None:
     name = change[0]
     if name not in bound.fields:
-        close = suggest(name, bound.fields)
+        close = suggest(str(name), bound.fields)
         hint = f"did you mean {close!r}?" if close else f"fields: {', '.join(bound.fields)}"
-        problems.append(Problem("unknown-field", f"model {bound.name} has no field {name!r}", hint, {"field": name}))
+        where = {"field": str(name)}
+        problems.append(Problem("unknown-field", f"model {bound.name} has no field {name!r}", hint, where))
     elif name in bound.spec.primary_key:
         problems.append(
             Problem(
@@ -132,6 +134,11 @@ def compile_changes(builder: PlanBuilder, changes: list[Change], first: int = 0)
         field = builder.model.fields[name]
         column = builder.table.c[name]
         index = first + position
+        if name in builder.sets:  # a feature's value wins, as it does in a new record
+            continue
+        if op not in ("$set", "$unset") and name in builder.encodes:
+            fault = Problem("bad-operator", f"{name}: {op} cannot change a value that is stored encoded", ENCODED_HINT)
+            raise builder.model.refuse([fault], builder.operation)
         if op == "$set":
             builder.sets[name] = builder.operand(index, builder.encoder(name), name, like=column)
             continue

@@ -80,7 +80,7 @@ def attach(
 def _plan(target: "BoundModel", relation: "BoundRelation", size: int, options: Mapping[str, Any]) -> Plan:
     def build() -> Plan:
         builder = PlanBuilder(target, "related", "select", options=options).apply_features()
-        field = target.fields[relation.remote]
+        field = builder.field(relation.remote)
         column = builder.table.c[relation.remote]
 
         def bind(convert: Any) -> Any:

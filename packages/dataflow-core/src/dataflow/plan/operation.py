@@ -64,7 +64,7 @@ class ModelOperation:
         self.route = self._routes()
 
     def _routes(self) -> dict[str, str | None]:
-        """Map each parameter to its option, or to None for a field: a field always wins its name."""
+        """Map each parameter to its option, or to None for a field: a field of the user's always wins its name."""
         route: dict[str, str | None] = {}
         for parameter in self.kind.parameters:
             route[parameter.name] = parameter.name
@@ -79,6 +79,10 @@ class ModelOperation:
             for name in self.bound.fields:
                 if self.kind.takes_fields != "changes" or name not in self.bound.spec.primary_key:
                     route[name] = None
+        for option in self.call_options:  # a feature that adds a field and an option of one name means the option
+            route[f"_{option}"] = option
+            if option in self.bound.fields and self.bound.spec.fields[option].origin != "user":
+                route[option] = option
         return route
 
     # -- parameters -----------------------------------------------------------------------------------------------
@@ -157,7 +161,7 @@ class ModelOperation:
     def check_filter(self, document: Mapping[str, Any]) -> list[Problem]:
         """Return the faults of a filter document, compiling it without keeping the plan."""
         problems: list[Problem] = []
-        builder = PlanBuilder(self.bound, self.name, "select")
+        builder = PlanBuilder(self.bound, self.name, "select").apply_features()
         FilterCompiler(builder, problems).compile(document)
         if not problems:
             operands: list[Any] = []
@@ -177,6 +181,11 @@ class ModelOperation:
         except ValueRefused as refused:
             return [refused_problem(name, refused)]
         return []
+
+    def inner(self, params: Mapping[str, Any], *options: str) -> list[tuple[str, Any]]:
+        """Return the fields that stand in the dict of an option."""
+        dicts = [value for name, value in params.items() if self.route.get(name) in options]
+        return [item for value in dicts if isinstance(value, Mapping) for item in value.items()]
 
     def missing(self, names: set[str]) -> list[str]:
         """Return the required inputs that are not among `names`; "id" unless the record is named somehow."""
@@ -253,7 +262,7 @@ class ModelOperation:
         """Return the fault of a name that is no field."""
         if name in self.bound.fields:
             return None
-        close = suggest(name, self.bound.fields)
+        close = suggest(str(name), self.bound.fields)
         hint = f"did you mean {close!r}?" if close else f"fields: {', '.join(self.bound.fields)}"
         return Problem("unknown-field", f"{what}: model {self.bound.name} has no field {name!r}", hint)
 
@@ -338,4 +347,6 @@ def run_plan(plan: Plan, values: list[Any], call: Call) -> Program[Any]:
     """Run a plan, in a transaction where it is more than one step."""
     if plan.plain:
         return (yield plan.command, plan.arguments(values, call))
+    if not plan.command.writes:
+        return (yield from plan.run(values, call))
     return (yield from atomic(call, plan.run(values, call)))

@@ -74,8 +74,8 @@ class Read(_Reading):
         builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra))
         operands: list[Any] = []
         shape(document, operands)
-        self.compile_filter(builder, document)
         builder.apply_features()
+        self.compile_filter(builder, document)
         statement = self._select(builder, (*names, *hidden))
         if set(document) != set(self.bound.spec.primary_key):
             statement = statement.order_by(*sorting.order_by(builder, sorting.total_order(self.bound, ()))).limit(1)
@@ -167,8 +167,8 @@ class List(_Reading):
         need = related.needed(self.bound, tree) | ({name for name, _ in page.sort} if page.limit is not None else set())
         hidden = tuple(sorted(need - set(names)))
         builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra))
-        self.compile_filter(builder, document)
         builder.apply_features()
+        self.compile_filter(builder, document)
         if page.after is not None:
             builder.where(sorting.after(builder, page.sort, page.after, operands))
             operands += len(page.after)
@@ -229,8 +229,8 @@ def count_rows(
 
     def build() -> Plan:
         builder = PlanBuilder(operation.bound, "count", "select", options=dict(extra))
-        operation.compile_filter(builder, document)
         builder.apply_features()
+        operation.compile_filter(builder, document)
         statement = builder.restrict(sa.select(sa.func.count()).select_from(builder.table))
         return builder.compile(statement, operands=len(operands))
 

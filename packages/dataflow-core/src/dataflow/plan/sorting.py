@@ -67,6 +67,9 @@ def order_by(builder: PlanBuilder, sort: Sort) -> list[Any]:
     """Return the ORDER BY terms: NULLs first when ascending, last when descending."""
     terms = []
     for name, descending in sort:
+        if builder.transformed(name) and name not in builder.model.spec.primary_key:
+            fault = Problem("bad-sort", f"sort: {name!r} is stored encoded, so the database cannot order it")
+            raise builder.model.refuse([fault], builder.operation)
         field = builder.model.fields[name]
         column = builder.model.core.dialect.comparable(builder.table.c[name], field.type)
         term = column.desc() if descending else column.asc()
@@ -107,7 +110,7 @@ def after(builder: PlanBuilder, sort: Sort, values: Sequence[Any], first: int) -
     alternatives = []
     equal: list[Any] = []
     for position, (name, descending) in enumerate(sort):
-        field = builder.model.fields[name]
+        field = builder.field(name)
         column = builder.table.c[name]
         ordered = builder.model.core.dialect.comparable(column, field.type)
         index = first + position

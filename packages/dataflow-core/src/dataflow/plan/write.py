@@ -43,6 +43,13 @@ class Create(ModelOperation):
 
     name = "create"
 
+    def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
+        problems = super().check(params, partial=partial)
+        for field, value in self.inner(params, "values"):
+            unknown = self.known_field(field, "values")
+            problems += [unknown] if unknown else self.check_field(field, value)
+        return problems
+
     def _record(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         fields, options = self.split(params)
         values = self.mapping(options, "values")
@@ -96,6 +103,7 @@ class Update(ModelOperation):
         plain = {name: value for name, value in params.items() if self.route.get(name, "") is not None}
         problems = super().check(plain, partial=partial)
         changed = {name: value for name, value in params.items() if name not in plain}
+        changed |= dict(self.inner(params, "values", "fields"))
         found = ch.read_changes(self.bound, changed, problems)
         return problems + ch.change_problems(self.bound, found)
 

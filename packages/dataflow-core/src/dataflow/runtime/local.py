@@ -249,7 +249,8 @@ async def _drive(run: Steps, state: RunState) -> None:
         _pass_interruption(failed)
         raise
     finally:
-        CURRENT_RUN.reset(outer)
+        with contextlib.suppress(ValueError):  # collected in another context, because its loop was closed meanwhile
+            CURRENT_RUN.reset(outer)
 
 
 async def _perform(effect: Effect, state: RunState) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
+from dataflow.canonical import MAX_DEPTH
 from dataflow.errors import DataFlowError, Problem, WorkflowBuildError, suggest
 from dataflow.nodes.scope import ScopeNode
 from dataflow.workflow.graph import Connection, NodeRecord
@@ -100,16 +101,18 @@ def _drop_values_of(record: NodeRecord, fields: set[str], problems: list[Problem
     ]
 
 
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _texts(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         if "${" in value:
             yield path, value
+    elif depth == MAX_DEPTH:
+        return
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _texts(item, f"{path}.{key}" if path else str(key))
+            yield from _texts(item, f"{path}.{key}" if path else str(key), depth + 1)
     elif isinstance(value, list) and len(value) <= 1000:  # rows of data are not templates
         for item in value:
-            yield from _texts(item, path)
+            yield from _texts(item, path, depth + 1)
 
 
 def _check_connections(

@@ -63,8 +63,12 @@ class Workflow:
                     msg = f"parameters give node {node!r} an input {name!r} that {tasks[node].type} does not take"
                     hint = f"did you mean {close!r}?" if close else f"inputs: {', '.join(names)}"
                     raise InputError(msg, hint=hint, where={"node": node}, code="unknown-input")
+        wired: dict[str, set[str]] = {}
+        for connection in self.connections:
+            wired.setdefault(connection.target, set()).add(connection.input)
         lacking = {
-            node: [name for name in names if name not in given.get(node, ())] for node, names in self.inputs.items()
+            node: tasks[node].missing({*tasks[node].constants, *wired.get(node, ()), *given.get(node, ())})
+            for node in self.inputs  # asked again: a record may be named by conditions instead of its id
         }
         lacking = {node: names for node, names in lacking.items() if names}
         if lacking:

@@ -279,9 +279,7 @@ class SQLiteSession:
                 except (sqlite3.Error, UnicodeError, OverflowError) as error:
                     if turn.stop is not None and not command.sql.startswith(_UNDO):
                         continue  # it was interrupted; what interrupted it is thrown in its place
-                    known = translate(error, self._link.path) if isinstance(error, sqlite3.Error) else _unbindable(error)
-                    known.__cause__ = error
-                    command, arguments = program.throw(known)
+                    command, arguments = program.throw(self._explained(error))
                 else:
                     command, arguments = program.send(reply)
         except StopIteration as stop:
@@ -314,6 +312,11 @@ class SQLiteSession:
             changed = raw.execute("SELECT changes()").fetchone()[0]
         self._dirty = self._dirty or _STATEFUL.search(command.sql) is not None
         return [column[0] for column in cursor.description or ()], rows, changed
+
+    def _explained(self, error: Exception) -> DataFlowError:
+        known = translate(error, self._link.path) if isinstance(error, sqlite3.Error) else _unbindable(error)
+        known.__cause__ = error
+        return known
 
     async def run(self, program: Program[T]) -> T:
         """Run a program on aiosqlite's thread, in one hop; cancellation interrupts it and waits until it stopped."""

@@ -143,12 +143,14 @@ class SQLite(Dialect):
         del check
         if field.write:
             return {"server_default": sa.text(_NOW_UTC)}
-        if field.default is UNSET or isinstance(field.type, t.BytesType):
+        if field.default is UNSET:
             return {}
         encode = self.encoder(field.type)
         accepted = field.type.accept(field.default)
         value = accepted if encode is None else encode(accepted)
         literal = "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+        if isinstance(value, bytes):
+            literal = f"X'{value.hex()}'"
         return {"server_default": sa.text(literal.replace(":", r"\:"))}
 
     def checks(self, field: FieldSpec) -> list[str]:

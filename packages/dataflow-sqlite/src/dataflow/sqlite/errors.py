@@ -38,7 +38,7 @@ def _constraint(name: str, text: str) -> e.IntegrityError:
         hint = "use another value, an UpsertNode, or conflict_resolution='skip'"
         return e.UniqueError(f"a record with that {named} exists already", hint=hint, where=where)
     if name == "SQLITE_CONSTRAINT_TRIGGER" and text == "FOREIGN KEY constraint failed":  # ON DELETE RESTRICT
-        msg = "other records still refer to the record (foreign key)"
+        msg = "the record is still referred to by others (foreign key)"
         return e.ForeignKeyError(msg, hint="delete them first, or declare ForeignKey(…, on_delete='cascade')")
     if name == "SQLITE_CONSTRAINT_FOREIGNKEY":
         msg = "a foreign key refers to a record that does not exist, or a record is still referred to"

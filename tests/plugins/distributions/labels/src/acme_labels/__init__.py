@@ -1,0 +1,1 @@
+"""Labels for records: a plugin as a stranger would write it."""

@@ -1,0 +1,1 @@
+"""A plugin in conflict with one of the other side."""

@@ -1,0 +1,3 @@
+"""A plugin that does nothing, under a name that another distribution uses too."""
+
+dataflow_api = "1.0"
