@@ -56,9 +56,7 @@ def test_only_our_own_core_and_parts_have_an_upper_bound(wheels):
     for name, wheel in wheels.items():
         for requirement in map(Requirement, wheel.metadata.get_all("Requires-Dist", [])):
             operators = sorted(specifier.operator for specifier in requirement.specifier)
-            assert operators == (["<", ">="] if requirement.name in wheels else [">="]), (
-                f"{name}: {requirement}"
-            )
+            assert operators == (["<", ">="] if requirement.name in wheels else [">="]), f"{name}: {requirement}"
 
 
 def test_a_part_requires_core_and_no_other_part(wheels, part, core):

@@ -931,6 +931,14 @@ def test_a_feature_can_lock_optimistically(using):
     assert (found["text"], found["version"]) == ("c", 5)
 
 
+def test_what_a_feature_sets_in_updates_is_set_where_a_bulk_upsert_updates(using):
+    call = using(Versions())
+    call.bulk_create("Note", [{"text": "a"}, {"text": "b"}])
+    rows = [{"id": 1, "text": "c"}, {"id": 3, "text": "d"}]
+    assert call.bulk_upsert("Note", rows)["updated"] == 1
+    assert [note["version"] for note in call.list("Note")["records"]] == [2, 1, 1]
+
+
 class Soft(Feature):
     """Mark records as deleted instead of removing them."""
 

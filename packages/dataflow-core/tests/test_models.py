@@ -816,3 +816,105 @@ def test_plain_enums_are_stored_by_value_or_by_name(bench: Any) -> None:
     assert bench.sql("SELECT mood, number FROM picks") == [{"mood": "glad", "number": "TWO"}]
     record = bench.run("PickReadNode", id=1)
     assert (record["mood"], record["number"]) == (Mood.GLAD, Number.TWO)
+
+
+def test_an_enum_may_be_a_key(bench: Any) -> None:
+    class Zone(Enum):
+        NORTH = "n"
+        SOUTH = "s"
+        EAST = "e"
+
+    @bench.db.model
+    class Region:
+        zone: Zone
+        size: int = 0
+        __dataflow__ = {"primary_key": "zone"}  # noqa: RUF012
+
+    bench.run("RegionBulkCreateNode", data=[{"zone": "s"}, {"zone": Zone.NORTH}, {"zone": "e"}])
+    assert bench.run("RegionUpdateNode", conditions={"size": 0}, size=1)["zone"] is Zone.EAST
+    changed = bench.run("RegionBulkUpdateNode", filter={}, update={"size": 2}, return_ids=True)
+    assert changed["ids"] == [Zone.EAST, Zone.NORTH, Zone.SOUTH]
+    page = bench.run("RegionListNode", limit=2)
+    rest = bench.run("RegionListNode", limit=2, cursor=page["next_cursor"])
+    assert [r["zone"] for r in page["records"] + rest["records"]] == [Zone.EAST, Zone.NORTH, Zone.SOUTH]
+    gone = bench.run("RegionDeleteNode", conditions={"size": 2})
+    assert (gone["deleted"], gone["zone"], gone["id"]) == (3, Zone.EAST, Zone.EAST)
+
+
+def test_a_decimal_key_is_ordered_by_value(bench: Any) -> None:
+    @bench.db.model
+    class Step:
+        at: Decimal
+        lines: list[str] = []  # noqa: RUF012
+        __dataflow__ = {"primary_key": "at"}  # noqa: RUF012
+
+    values = [Decimal(10), Decimal("9.5"), Decimal(-1)]
+    bench.run("StepBulkCreateNode", data=[{"at": value} for value in values])
+    assert [r["at"] for r in bench.run("StepListNode")["records"]] == sorted(values)
+    params = {"filter": {"at": {"$gt": -5}}, "limit": 2, "return_ids": True}
+    assert bench.run("StepBulkDeleteNode", params)["ids"] == [Decimal(-1), Decimal("9.5")]
+
+
+def test_an_id_that_is_none_is_given_by_the_database(bench: Any) -> None:
+    @bench.db.model
+    class Note:
+        id: int | None = None
+        text: str = ""
+
+    assert bench.run("NoteCreateNode", text="a")["id"] == 1
+    assert bench.run("NoteCreateNode", id=None)["id"] == 2
+    assert bench.late("NoteCreateNode", {"values": {"id": None}})["id"] == 3
+    assert bench.run("NoteBulkCreateNode", data=[{"id": None}, {}], return_ids=True)["ids"] == [4, 5]
+
+
+def test_a_model_may_be_nothing_but_its_key(bench: Any) -> None:
+    @bench.db.model
+    class Mark:
+        id: int
+        __dataflow__ = {"timestamps": False}  # noqa: RUF012
+
+    assert bench.run("MarkCreateNode") == {"id": 1}
+    assert bench.run("MarkBulkCreateNode", data=[{}, {}], return_ids=True)["ids"] == [2, 3]
+    assert bench.run("MarkUpsertNode", where={"id": 2})["created"] is False
+    assert bench.run("MarkBulkUpsertNode", data=[{"id": 3}, {"id": 9}])["created"] == 1
+
+
+def test_a_foreign_key_leads_to_a_unique_field(bench: Any) -> None:
+    @bench.db.model
+    class Country:
+        code: str
+        name: str
+        __indexes__ = [{"name": "uq_countries", "fields": ["code"], "unique": True}]  # noqa: RUF012
+
+    @bench.db.model
+    class City:
+        country: Annotated[str, ForeignKey("Country", to="code", name="land", reverse="cities")]
+
+    bench.run("CountryCreateNode", code="CH", name="Schweiz")
+    assert bench.run("CityCreateNode", country="CH")["id"] == 1
+    with pytest.raises(WorkflowExecutionError):
+        bench.run("CityCreateNode", country="XX")
+    with pytest.raises(ModelError, match=r"is a foreign key to Country\.name, which is not unique"):
+
+        @bench.db.model
+        class Town:
+            country: Annotated[str, ForeignKey("Country", to="name", name="land", reverse="towns")]
+
+
+def test_a_relation_to_a_composite_key_needs_a_field(bench: Any) -> None:
+    @bench.db.model
+    class Seat:
+        row: int
+        letter: str
+        __dataflow__ = {"primary_key": ["row", "letter"]}  # noqa: RUF012
+
+    @bench.db.model
+    class Claim:
+        seat_id: int  # relates to nothing: the key has two parts
+
+    bench.run("ClaimCreateNode", seat_id=1)
+    with pytest.raises(ModelError, match="relates to Seat, which has no single field as key"):
+
+        @bench.db.model
+        class Ticket:
+            seat: Annotated[int, Relation("Seat", name="place")]

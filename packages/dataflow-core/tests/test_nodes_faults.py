@@ -1,5 +1,7 @@
 """Parameters that no node takes: each is refused with its reason, by build() or before the first statement."""
 
+# ruff: noqa: E501  # a table reads best in rows
+
 import pickle
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -164,7 +166,10 @@ def test_a_scope_takes_only_its_own_options(yard: Any) -> None:
         ({"rollback_on_error": "no"}, "rollback_on_error is True or False"),
         ({"timeout": -1}, "timeout is a number of seconds above 0"),
         ({"timeout": True}, "timeout is a number of seconds above 0"),
-        ({"isolation": "SERIALIZABLE"}, "TransactionScopeNode takes no parameter 'isolation'; did you mean 'isolation_level'?"),
+        (
+            {"isolation": "SERIALIZABLE"},
+            "TransactionScopeNode takes no parameter 'isolation'; did you mean 'isolation_level'?",
+        ),
     ):
         new = yard.db.workflow().add_node("TransactionScopeNode", "tx", params).add_node("PartListNode", "list")
         with pytest.raises(WorkflowBuildError) as caught:

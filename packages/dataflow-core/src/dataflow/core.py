@@ -113,7 +113,8 @@ class Core:
                 feature.extend_model(draft)
             spec = draft.freeze()
         except DataFlowError as error:
-            raise error.at(model=cls.__name__, **({"file": place} if place else {}))
+            error.at(model=cls.__name__, **({"file": place} if place else {}))
+            raise
         if spec.name in self.models and self._same(spec):
             return
         self._refuse_clashes(spec)
@@ -126,7 +127,8 @@ class Core:
             self.relations.add(bound)
         except ModelError as error:
             del self.models[spec.name]
-            raise error.at(model=spec.name)
+            error.at(model=spec.name)
+            raise
         self.classes[spec.name] = cls
         for node in nodes.values():
             bound.nodes[node.type] = node
@@ -169,7 +171,8 @@ class Core:
                 hint = f"set __tablename__ on {spec.name}"
                 raise ModelError(msg, hint=hint, where=where, code="duplicate-table")
         taken = {index.name.lower(): model.name for model in self.models.values() for index in model.spec.indexes}
-        taken |= {model.spec.table.lower(): model.name for model in self.models.values()} | {spec.table.lower(): spec.name}
+        taken |= {model.spec.table.lower(): model.name for model in self.models.values()}
+        taken[spec.table.lower()] = spec.name
         for index in spec.indexes:
             if index.name.lower() in taken:
                 msg = f"the index name {index.name!r} is taken by model {taken[index.name.lower()]}"
@@ -213,7 +216,8 @@ class Core:
                 msg = f"{bound.name}.{name} is a foreign key to model {target}, which is not registered"
                 hint = f"did you mean {close!r}?" if close else f"register {target} before {bound.name} is used"
                 place = {"file": bound.spec.place} if bound.spec.place else {}
-                raise ModelError(msg, hint=hint, where={"model": bound.name, **place, "field": name}, code="bad-relation")
+                where = {"model": bound.name, **place, "field": name}
+                raise ModelError(msg, hint=hint, where=where, code="bad-relation")
 
     def bind_operation(self, bound: BoundModel, name: str) -> Any:
         """Return a new implementation object of an operation for a model."""
@@ -394,7 +398,8 @@ class Core:
                 operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}"
             )
         except DataFlowError as error:
-            raise error.at(model=bound.name, operation=name)
+            error.at(model=bound.name, operation=name)
+            raise
 
     def execute_blocking(self, bound: BoundModel, name: str, params: Mapping[str, Any]) -> Any:
         """`execute` for synchronous callers: in the calling thread where possible, else on the background loop."""
@@ -410,7 +415,8 @@ class Core:
                 operation.program(params, call), call, write=operation.writes, holder=f"{bound.name}.{name}"
             )
         except DataFlowError as error:
-            raise error.at(model=bound.name, operation=name)
+            error.at(model=bound.name, operation=name)
+            raise
 
     def ask(self, program: Program[T], *, write: bool = False) -> T:
         """Run a program of the schema or of doctor, synchronously."""

@@ -324,7 +324,8 @@ class ClassReader:
                 fields.clear()
                 fields.update({"id": own, **rest})
             return ("id",)
-        key = (declared,) if isinstance(declared, str) else tuple(declared if isinstance(declared, (list, tuple)) else ())
+        listed = declared if isinstance(declared, (list, tuple)) else ()
+        key = (declared,) if isinstance(declared, str) else tuple(listed)
         if not key or len(set(key)) < len(key) or not all(isinstance(name, str) for name in key):
             msg = "primary_key names one or more different fields"
             raise self.error(msg, "write __dataflow__ = {'primary_key': ['code']}")

@@ -15,6 +15,7 @@ from dataflow.plan import rows as rw
 from dataflow.plan.builder import Plan, PlanBuilder
 from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.read import count_rows
+from dataflow.plan.sorting import order_by, total_order
 from dataflow.session import Call, atomic
 
 
@@ -37,7 +38,8 @@ class _ByFilter(ModelOperation):
         chosen.apply_features()
         self.compile_filter(chosen, document, first)
         inner_keys = [inner.c[name] for name in self.bound.spec.primary_key]
-        select = chosen.restrict(sa.select(*inner_keys)).order_by(*inner_keys).limit(most)
+        order = order_by(chosen, total_order(self.bound, ()))
+        select = chosen.restrict(sa.select(*inner_keys)).order_by(*order).limit(most)
         target = keys[0] if len(keys) == 1 else sa.tuple_(*keys)
         builder.where(target.in_(select))
         return used + 1
@@ -47,11 +49,17 @@ class _ByFilter(ModelOperation):
         reply = yield from run_plan(plan, values, call)
         if plan.command.returns == COUNT:
             return int(reply), []
-        return len(reply), sorted(self.key_of(plan, row) for row in reply) if ids else []
+        if not ids:
+            return len(reply), []
+        records = sorted(map(plan.decode, reply), key=self.rank)
+        return len(reply), [self.scalar(record) for record in records]
 
     def key_of(self, plan: Plan, row: Sequence[Any]) -> Any:
         """Return the key of a returned row: a scalar, or a tuple."""
-        record = plan.decode(row)
+        return self.scalar(plan.decode(row))
+
+    def scalar(self, record: Mapping[str, Any]) -> Any:
+        """Return the key of a record: a scalar, or a tuple."""
         key = tuple(record[name] for name in self.bound.spec.primary_key)
         return key[0] if len(key) == 1 else key
 

@@ -9,6 +9,7 @@ from dataflow.dialect import Program
 from dataflow.errors import Problem, suggest
 from dataflow.filters import bucket
 from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.sorting import order_by, total_order
 from dataflow.session import Call
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _plan(target: "BoundModel", relation: "BoundRelation", size: int, options: M
         builder.where(target.core.dialect.in_list(column, field.type, field.filter_operand, bind, size))
         names = list(target.fields)
         statement = builder.restrict(sa.select(*[builder.table.c[name] for name in names]))
-        statement = statement.order_by(*[builder.table.c[name] for name in target.spec.primary_key])
+        statement = statement.order_by(*order_by(builder, total_order(target, ())))
         return builder.compile(statement, operands=1, columns=names)
 
     return target.plans.get(("include", relation.remote, size, tuple(options.items())), build)  # type: ignore[no-any-return]

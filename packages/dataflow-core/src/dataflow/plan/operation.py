@@ -1,6 +1,7 @@
 """The base of core's operations: sorting parameters into fields and options, and reporting all faults together."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow import later
@@ -176,11 +177,18 @@ class ModelOperation:
 
     def check_field(self, name: str, value: Any) -> list[Problem]:
         """Return the fault of one field value, if any."""
+        if value is None and self.bound.fields[name].spec.generated:
+            return []
         try:
             self.bound.fields[name].encode(value)
         except ValueRefused as refused:
             return [refused_problem(name, refused)]
         return []
+
+    def rank(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what orders records by their key, as the database does."""
+        parts = [(self.bound.fields[name].type, record[name]) for name in self.bound.spec.primary_key]
+        return tuple(own.accept(part) if isinstance(part, Enum) else part for own, part in parts)
 
     def inner(self, params: Mapping[str, Any], *options: str) -> list[tuple[str, Any]]:
         """Return the fields that stand in the dict of an option."""

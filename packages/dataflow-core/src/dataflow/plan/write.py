@@ -9,6 +9,7 @@ from dataflow.dialect import Program
 from dataflow.errors import Problem
 from dataflow.filters import shape
 from dataflow.plan import changes as ch
+from dataflow.plan.bound import BoundModel
 from dataflow.plan.builder import Plan, PlanBuilder
 from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.read import not_found
@@ -43,6 +44,10 @@ class Create(ModelOperation):
 
     name = "create"
 
+    def __init__(self, bound: BoundModel) -> None:
+        super().__init__(bound)
+        self._counted = tuple(field.name for field in bound.spec.fields.values() if field.generated)
+
     def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
         problems = super().check(params, partial=partial)
         for field, value in self.inner(params, "values"):
@@ -63,6 +68,9 @@ class Create(ModelOperation):
             if problems:
                 raise self.bound.refuse(problems, self.name)
             fields |= values
+        for name in self._counted:
+            if name in fields and fields[name] is None:  # as in rows of a bulk: the database gives it
+                del fields[name]
         return fields, options
 
     def missing(self, names: set[str]) -> list[str]:
@@ -141,10 +149,7 @@ class Update(ModelOperation):
             if strict:
                 raise not_found(self, by_key)
             return Result(document if by_key else {}, {"updated": 0})
-        names = self.bound.spec.primary_key
-        records = [plan.decode(row) for row in rows]
-        first = records[0] if len(records) == 1 else min(records, key=lambda r: tuple(r[name] for name in names))
-        return Result(first, {"updated": len(rows)})
+        return Result(min(map(plan.decode, rows), key=self.rank), {"updated": len(rows)})
 
     def _compile(self, found: list[ch.Change], document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
         problems = ch.change_problems(self.bound, found)
@@ -174,7 +179,7 @@ class Delete(ModelOperation):
         plan: Plan = self.bound.plans.get(key, lambda: self._compile(document, len(operands), extra))
         rows = yield from run_plan(plan, operands, call)
         names = self.bound.spec.primary_key
-        first = plan.decode(rows[0]) if rows else {}
+        first = min(map(plan.decode, rows), key=self.rank) if rows else {}
         key_values = dict(document) if by_key else {name: first[name] for name in names if rows}
         out: dict[str, Any] = {"deleted": len(rows), **key_values}
         if names != ("id",) and key_values and "id" not in self.bound.fields:

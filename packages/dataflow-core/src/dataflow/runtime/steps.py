@@ -218,18 +218,19 @@ def steps(tasks: Sequence[Task], state: RunState) -> Steps:
                 yield from _database(stretch, state, scopes)  # type: ignore[arg-type]
             elif isinstance(first, PythonTask):
                 yield from _python(first, state, scopes)
-    except GeneratorExit:
-        raise
     except BaseException as error:
         for core, scope in list(scopes.items()):
             session = state.run.transactions.pop(core)
+            cause = error.cause if isinstance(error, NodeFailed) else error
             try:
-                failed = isinstance(error, NodeFailed) and isinstance(error.cause, Exception)  # not: was interrupted
-                if failed and not scope.options.rollback_on_error:
+                if cause is not error and isinstance(cause, Exception) and not scope.options.rollback_on_error:
                     yield Drive(session, _end(session, COMMIT))
-                else:
+                else:  # as well where the run was interrupted
                     session.depth = 0
                     state.run.rolled_back(core)
+            except DataFlowError as lost:
+                cause.add_note(f"what {scope.id!r} had done before could not be kept: {lost.message}")
+                state.run.rolled_back(core)
             except BaseException:
                 state.run.rolled_back(core)
                 raise
@@ -333,6 +334,8 @@ def _python(task: PythonTask, state: RunState, scopes: "dict[Core, ScopeTask]") 
         if not isinstance(result, Mapping):
             msg = f"{task.type} returned {kind(result)}; a node returns a dict of outputs"
             raise InputError(msg, hint="write return {'result': value}", code="bad-result")
+        if session is not None:
+            yield Drive(session, _send("RELEASE SAVEPOINT df_python"))
     except GeneratorExit:
         raise
     except BaseException as error:
@@ -341,8 +344,6 @@ def _python(task: PythonTask, state: RunState, scopes: "dict[Core, ScopeTask]") 
             yield Drive(session, _send("ROLLBACK TO SAVEPOINT df_python"))
             del state.run.after_commit.get(core, [])[noted:]
         raise NodeFailed(task, error) from error
-    if session is not None:
-        yield Drive(session, _send("RELEASE SAVEPOINT df_python"))
     state.results[task.id] = with_whole(result)
     state.tell(task, "done", start, result)
     if core is not None and scope is not None and scope.last == task.id:

@@ -102,7 +102,8 @@ class Workflow:
         try:
             return to_wire(dict(record.params))
         except InputError as error:
-            raise error.at(node=record.id)
+            error.at(node=record.id)
+            raise
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], db: "DataFlow | None" = None) -> "Workflow":
