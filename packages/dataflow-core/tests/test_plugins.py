@@ -264,6 +264,14 @@ def test_a_name_that_no_plugin_has_is_an_error_with_a_suggestion(monkeypatch, va
     assert caught.value.hint == "did you mean 'sqlite'?"
 
 
+def test_a_tolerant_plugin_set_lists_a_name_that_no_plugin_has():
+    plugins = PluginSet(disabled=frozenset({"sqlight"}), strict=False)
+    assert [info.reason for info in plugins.infos if info.state == "broken"] == [
+        "no installed plugin is called 'sqlight' (fix: did you mean 'sqlite'?)"
+    ]
+    assert "sqlite" in plugins.dialects
+
+
 def test_the_plugin_of_core_cannot_be_disabled():
     with pytest.raises(ConfigurationError, match="core's own plugin is always active"):
         DataFlow(":memory:", disable={"core"})
@@ -278,6 +286,18 @@ def test_plugins_are_asked_in_the_order_of_their_names_however_they_are_passed()
         asked.clear()
         DataFlow(":memory:", plugins=order).close()
         assert asked == ["a", "b", "c", "d"]
+
+
+def test_a_plugin_that_is_passed_takes_its_place_among_the_others_by_name():
+    early = plugin(
+        "apple", dataflow_nodes=lambda model: [NodeSpec(f"{model.name}AppleNode", "apple", "x:Y", model.name)]
+    )
+    late = plugin(
+        "zebra", dataflow_nodes=lambda model: [NodeSpec(f"{model.name}ZebraNode", "zebra", "x:Y", model.name)]
+    )
+    with DataFlow(":memory:", plugins=[late, early]) as db:
+        names = list(one_model(db).core.node_types)
+    assert (names[0], names[-1]) == ("NoteAppleNode", "NoteZebraNode")
 
 
 # -- conflicts --------------------------------------------------------------------------------------------------------

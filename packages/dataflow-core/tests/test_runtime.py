@@ -1,8 +1,10 @@
 """Runtimes under load: threads, tasks, running loops, timeouts, interruption."""
 
 import asyncio
+import contextlib
 import contextvars
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -273,3 +275,614 @@ def test_ctrl_c_in_mid_run_rolls_back_and_ends_the_process(tmp_path):
     with DataFlow(f"sqlite:///{tmp_path}/bank.db") as db:
         rows = db.workflow().add_node("AsyncSQLDatabaseNode", "sql", {"query": "SELECT balance FROM accounts"})
         assert LocalRuntime().execute(rows.build())[0]["sql"]["result"]["data"] == [{"balance": 0}]
+
+
+# -- many callers -----------------------------------------------------------------------------------------------------
+def transfers(db, node="AccountUpdateNode"):
+    builder = db.workflow().add_node("TransactionScopeNode", "scope")
+    builder.add_node(node, "take", {"id": 2, "balance": {"$dec": 1}})
+    builder.add_node("AccountReadNode", "look", {"id": 2})
+    builder.add_node(node, "give", {"id": 3, "balance": {"$inc": 1}})
+    return builder.build()
+
+
+def reports(db):
+    builder = db.workflow()
+    builder.add_node("AccountListNode", "list", {"filter": {"id": {"$gt": 1}}, "sort": "-balance"})
+    builder.add_node(
+        "AccountAggregateNode", "sum", {"aggregate": {"sum": {"$sum": "balance"}}, "filter": {"id": {"$gt": 1}}}
+    )
+    return builder.build()
+
+
+def test_sixty_four_runs_of_every_kind_at_once_lose_nothing_and_never_see_a_locked_database(db):
+    """Threads, event loops and tasks; reading, writing and transactions; with and without nodes of one's own."""
+
+    @db.register_node
+    class Thinks(BaseDataFlowNode):
+        def execute(self, input_data):
+            rows = self.run_custom_query("SELECT balance FROM accounts WHERE id = 1")
+            time.sleep(0.001)
+            return {"balance": rows[0]["balance"]}
+
+    db.express_sync.bulk_create("Account", [{"balance": 0}, {"balance": 0}])
+    thinking = db.workflow().add_node("Thinks", "think")
+    thinking.add_node("AccountUpdateNode", "one", {"id": 1, "balance": {"$inc": 2}})
+    kinds = [increments(db, scope=False), increments(db, scope=True), transfers(db), reports(db), thinking.build()]
+    blocking, awaiting = LocalRuntime(), AsyncLocalRuntime()
+    start = threading.Barrier(34)
+    outcomes = []
+
+    def in_thread(workflow, runtime):
+        start.wait(30)
+        for _ in range(4):
+            try:
+                outcomes.append(runtime.execute(workflow)[0])
+            except Exception as error:  # noqa: BLE001
+                outcomes.append(error)
+
+    def in_loop():
+        async def sixteen():
+            start.wait(30)
+            runs = [awaiting.execute_async(kinds[n % 5]) for n in range(16)]
+            outcomes.extend(await asyncio.gather(*runs, return_exceptions=True))
+
+        asyncio.run(sixteen())
+
+    threads = [
+        threading.Thread(target=in_thread, args=[kinds[n % 5], blocking if n % 3 else LocalRuntime(timeout=60)])
+        for n in range(32)
+    ]
+    threads += [threading.Thread(target=in_loop) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [outcome for outcome in outcomes if isinstance(outcome, Exception)] == []
+    assert len(outcomes) == 32 * 4 + 32
+    counts = [0] * 5
+    for n in range(32):
+        counts[n % 5] += 4
+    for n in range(16):
+        counts[n % 5] += 2
+    assert balance(db) == 2 * (counts[0] + counts[1] + counts[4])
+    rows = db.express_sync.list("Account", {"id": {"$gt": 1}})["records"]
+    assert [row["balance"] for row in rows] == [-counts[2], counts[2]]
+    sums = [o["sum"]["groups"][0]["sum"] for o in outcomes if isinstance(o, dict) and "sum" in o]
+    assert set(sums) == {0}  # a reader never sees half a transfer
+
+
+def test_many_threads_may_be_the_first_to_use_a_model(tmp_path):
+    for attempt in range(5):
+        with DataFlow(f"sqlite:///{tmp_path}/{attempt}.db") as db:
+
+            @db.model
+            class Customer:
+                name: str
+
+            @db.model
+            class Order:
+                customer_id: int
+                total: float = 0.0
+
+            start = threading.Barrier(8)
+            failures = []
+
+            def work(number, db=db, start=start, failures=failures):
+                start.wait(10)
+                try:
+                    if number % 2:
+                        db.express_sync.create("Order", {"customer_id": number})
+                        db.express_sync.list("Customer", {"orders": {"total": 0.0}}, include=["orders"])
+                    else:
+                        asyncio.run(db.express.create("Customer", {"name": "x"}))
+                except Exception as error:  # noqa: BLE001
+                    failures.append(error)
+
+            threads = [threading.Thread(target=work, args=[n]) for n in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert failures == []
+            assert db.express_sync.count("Order") == db.express_sync.count("Customer") == {"count": 4}
+
+
+def test_who_waits_for_the_writer_is_served_in_the_order_of_coming(db):
+    order = []
+
+    async def main():
+        runs = [
+            AsyncLocalRuntime(progress=lambda event, n=n: order.append(n) if event.state == "done" else None)
+            for n in range(10)
+        ]
+        workflow = db.workflow().add_node("AccountUpdateNode", "one", {"id": 1, "balance": {"$inc": 1}}).build()
+        await asyncio.gather(*[run.execute_async(workflow) for run in runs])
+
+    asyncio.run(main())
+    assert order == list(range(10))
+
+
+# -- calls that would wait for themselves -----------------------------------------------------------------------------
+@pytest.fixture
+def held(db):
+    """A run on the current loop that holds the writer until told to leave it."""
+
+    @contextlib.asynccontextmanager
+    async def hold():
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        class Hold(BaseDataFlowNode):
+            async def execute(self, input_data):
+                entered.set()
+                await leave.wait()
+
+        workflow = db.workflow().add_node("TransactionScopeNode", "scope")
+        workflow.add_node("AccountUpdateNode", "one", {"id": 1, "balance": 5}).add_node(Hold, "hold")
+        workflow.add_node("AccountReadNode", "look", {"id": 1})
+        task = asyncio.create_task(AsyncLocalRuntime().execute_async(workflow.build()))
+        await entered.wait()
+        yield
+        leave.set()
+        await task
+
+    return hold
+
+
+@pytest.mark.parametrize("how", ["express", "runtime", "runtime on the background loop", "node of one's own"])
+async def test_every_blocking_way_into_a_database_that_its_own_loop_holds_is_refused(db, held, how):
+    @db.register_node
+    class Counts(BaseDataFlowNode):
+        async def execute(self, input_data):
+            return await self.db.express.update("Account", 1, {"balance": 1})
+
+    workflow = db.workflow().add_node("AccountUpdateNode", "one", {"id": 1, "balance": 1}).build()
+    own = db.workflow().add_node("Counts", "count").build()
+    act = {
+        "express": lambda: db.express_sync.update("Account", 1, {"balance": 1}),
+        "runtime": lambda: LocalRuntime().execute(workflow),
+        "runtime on the background loop": lambda: LocalRuntime(timeout=20).execute(workflow),
+        "node of one's own": lambda: LocalRuntime().execute(own),
+    }[how]
+    async with held():
+        with pytest.raises((UsageError, WorkflowExecutionError), match="which a blocking call stops") as caught:
+            act()
+        cause = caught.value if isinstance(caught.value, UsageError) else caught.value.__cause__
+        assert cause.code == "would-deadlock"
+        assert "await" in cause.hint
+        assert (await db.express.read("Account", 1))["balance"] == 0  # reading goes on
+    assert (await db.express.read("Account", 1))["balance"] == 5
+    act()
+    assert (await db.express.read("Account", 1))["balance"] == 1
+
+
+async def test_a_blocking_call_behind_a_waiting_task_of_its_own_loop_is_refused(db):
+    """A thread holds the writer; a task waits for it; a blocking call would wait for the task, which cannot run."""
+    holding, leave = threading.Event(), threading.Event()
+
+    class Hold(BaseDataFlowNode):
+        def execute(self, input_data):
+            holding.set()
+            leave.wait(30)
+
+    workflow = db.workflow().add_node("TransactionScopeNode", "scope")
+    workflow.add_node("AccountUpdateNode", "one", {"id": 1, "balance": {"$inc": 1}}).add_node(Hold, "hold")
+    thread = threading.Thread(target=LocalRuntime().execute, args=[workflow.build()])
+    thread.start()
+    await asyncio.to_thread(holding.wait, 30)
+    waiting = asyncio.create_task(db.express.update("Account", 1, {"balance": {"$inc": 10}}))
+    await asyncio.sleep(0.01)
+    with pytest.raises(UsageError, match="which a blocking call stops"):
+        db.express_sync.update("Account", 1, {"balance": 0})
+    leave.set()
+    await waiting
+    await asyncio.to_thread(thread.join)
+    assert (await db.express.read("Account", 1))["balance"] == 11
+
+
+def test_a_blocking_call_waits_for_other_threads_and_other_loops(db):
+    inside, leave = threading.Event(), threading.Event()
+
+    class Hold(BaseDataFlowNode):
+        async def execute(self, input_data):
+            inside.set()
+            await asyncio.to_thread(leave.wait, 30)
+
+    workflow = db.workflow().add_node("TransactionScopeNode", "scope")
+    workflow.add_node("AccountUpdateNode", "one", {"id": 1, "balance": {"$inc": 1}}).add_node(Hold, "hold").build()
+
+    async def main():
+        threading.Timer(0.05, leave.set).start()
+        return db.express_sync.update("Account", 1, {"balance": {"$inc": 10}})["balance"]
+
+    thread = threading.Thread(target=lambda: asyncio.run(AsyncLocalRuntime().execute_async(workflow.build())))
+    thread.start()
+    inside.wait(30)
+    assert asyncio.run(main()) == 11
+    thread.join()
+
+
+# -- nested calls -----------------------------------------------------------------------------------------------------
+class Node(BaseDataFlowNode):
+    """Calls the database in every way open to its kind."""
+
+    async def ask(self):
+        await self.db.express.create("Account", {"balance": 10})
+        await self.query("INSERT INTO accounts (balance) VALUES (:n)", {"n": 20})
+        return await self.db.express.count("Account")
+
+    def ask_blocking(self):
+        self.db.express_sync.create("Account", {"balance": 10})
+        self.run_custom_query("INSERT INTO accounts (balance) VALUES ($1)", [20])
+        return self.db.express_sync.count("Account")
+
+
+class Awaits(Node):
+    async def execute(self, input_data):
+        return await self.ask()
+
+
+class Blocks(Node):
+    def execute(self, input_data):
+        return self.ask_blocking()
+
+
+class StaysOnTheLoop(Node):
+    blocking = False
+
+    def execute(self, input_data):
+        self.db.express_sync.create("Account", {"balance": 10})
+        self.db.express_sync.create("Account", {"balance": 20})
+        return self.db.express_sync.count("Account")
+
+
+class AwaitsAndBlocks(Node):
+    async def execute(self, input_data):
+        return await asyncio.to_thread(self.ask_blocking)
+
+
+NODES = [Awaits, Blocks, StaysOnTheLoop, AwaitsAndBlocks]
+
+
+@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("how", ["sync", "async", "sync with timeout", "sync in a loop"])
+def test_calls_inside_a_node_join_the_transaction_of_the_run(db, node, fails, how):
+    builder = db.workflow().add_node("TransactionScopeNode", "scope")
+    builder.add_node("AccountCreateNode", "first", {"balance": 1}).add_node(node, "own")
+    builder.add_node("AccountUpdateNode", "last", {"id": 1, "balance": {"$divide": 0 if fails else 1}})
+    if fails:  # build() would refuse a constant
+        builder.nodes.pop()
+        builder.add_node("AsyncSQLDatabaseNode", "last", {"query": "SELECT * FROM nowhere"})
+    workflow = builder.build()
+
+    async def in_loop():
+        return LocalRuntime().execute(workflow)
+
+    act = {
+        "sync": lambda: LocalRuntime().execute(workflow),
+        "async": lambda: asyncio.run(AsyncLocalRuntime().execute_async(workflow)),
+        "sync with timeout": lambda: LocalRuntime(timeout=30).execute(workflow),
+        "sync in a loop": lambda: asyncio.run(in_loop()),
+    }[how]
+    if fails:
+        with pytest.raises(WorkflowExecutionError, match="node 'last' failed") as caught:
+            act()
+        assert caught.value.results["own"] == {"count": 4}  # inside, everything was there
+        assert db.express_sync.count("Account") == {"count": 1}
+    else:
+        results, _ = act()
+        assert results["own"] == {"count": 4}
+        assert db.express_sync.count("Account") == {"count": 4}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_calls_inside_a_node_outside_a_transaction_are_their_own(db, node):
+    builder = db.workflow().add_node("AccountCreateNode", "first", {"balance": 1}).add_node(node, "own")
+    workflow = builder.add_node("AsyncSQLDatabaseNode", "last", {"query": "SELECT * FROM nowhere"}).build()
+    for n, run in enumerate((LocalRuntime().execute, lambda w: asyncio.run(AsyncLocalRuntime().execute_async(w))), 1):
+        with pytest.raises(WorkflowExecutionError, match="node 'last' failed"):
+            run(workflow)
+        assert db.express_sync.count("Account") == {"count": 1 + 3 * n}
+
+
+async def test_after_a_run_the_task_that_awaited_it_is_outside_of_it_again(db):
+    builder = db.workflow().add_node("TransactionScopeNode", "scope")
+    builder.add_node("AccountCreateNode", "first", {"balance": 1})
+    builder.add_node("AsyncSQLDatabaseNode", "last", {"query": "SELECT * FROM nowhere"})
+    with pytest.raises(WorkflowExecutionError):
+        await AsyncLocalRuntime().execute_async(builder.build())
+    assert (await db.express.create("Account", {"balance": 1}))["id"] == 2
+    assert db.express_sync.count("Account") == {"count": 2}
+
+
+def test_a_node_may_run_another_workflow(db):
+    inner = increments(db, scope=True)
+
+    @db.register_node
+    class Runs(BaseDataFlowNode):
+        def execute(self, input_data):
+            return {"balance": LocalRuntime().execute(inner)[0]["two"]["balance"]}
+
+    @db.register_node
+    class RunsAwaiting(BaseDataFlowNode):
+        async def execute(self, input_data):
+            return {"balance": (await AsyncLocalRuntime().execute_async(inner))[0]["two"]["balance"]}
+
+    builder = db.workflow().add_node("AccountReadNode", "look", {"id": 1}).add_node("Runs", "sync")
+    workflow = builder.add_node("RunsAwaiting", "async").add_node("AccountReadNode", "again", {"id": 1}).build()
+    results, _ = LocalRuntime().execute(workflow)
+    assert [results[node]["balance"] for node in ("look", "sync", "async", "again")] == [0, 2, 4, 4]
+    results, _ = asyncio.run(AsyncLocalRuntime().execute_async(workflow))
+    assert results["again"]["balance"] == 8
+
+
+# -- parallel branches ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("most", [2, 8])
+async def test_diamonds_with_transactions_in_their_branches_come_out_whole(db, most):
+    """start -> (left scope, right scope, plain) -> end, several times over; branches share one writer."""
+
+    class Pause(BaseDataFlowNode):
+        async def execute(self, input_data):
+            await asyncio.sleep(0.001)
+            return {"go": True}
+
+    builder = db.workflow().add_node("AccountReadNode", "start", {"id": 1})
+    last = "start"
+    for level in range(4):
+        ends = []
+        for branch in ("left", "right"):
+            scope, one, pause, two = (f"{name}_{branch}{level}" for name in ("scope", "one", "pause", "two"))
+            builder.add_node("TransactionScopeNode", scope).add_connection(last, "result", scope, "input")
+            builder.add_node("AccountUpdateNode", one, {"id": 1, "balance": {"$inc": 1}})
+            builder.add_node(Pause, pause)
+            builder.add_node("AccountUpdateNode", two, {"id": 1, "balance": {"$inc": 1}})
+            for source, target in ((scope, one), (one, pause), (pause, two)):
+                builder.add_connection(source, "result", target, "input")
+            ends.append(two)
+        builder.add_node(Pause, f"plain{level}").add_connection(last, "result", f"plain{level}", "input")
+        last = f"end{level}"
+        builder.add_node("AccountUpdateNode", last, {"id": 1, "balance": {"$inc": 1}})
+        for end in (*ends, f"plain{level}"):
+            builder.add_connection(end, "result", last, "input")
+    workflow = builder.build()
+    results, _ = await AsyncLocalRuntime(max_concurrency=most).execute_async(workflow)
+    assert results[last]["balance"] == 4 * 5
+    for level in range(4):
+        for branch in ("left", "right"):  # nobody else wrote inside a transaction
+            one, two = results[f"one_{branch}{level}"], results[f"two_{branch}{level}"]
+            assert two["balance"] == one["balance"] + 1
+    results, _ = await asyncio.to_thread(LocalRuntime(max_concurrency=most).execute, workflow)
+    assert results[last]["balance"] == 8 * 5
+
+
+async def test_a_transaction_in_a_branch_is_undone_when_another_branch_fails(db):
+    inside = asyncio.Event()
+
+    class Waits(BaseDataFlowNode):
+        async def execute(self, input_data):
+            inside.set()
+            await asyncio.sleep(60)
+
+    class Fails(BaseDataFlowNode):
+        async def execute(self, input_data):
+            await inside.wait()
+            msg = "broken"
+            raise ValueError(msg)
+
+    builder = db.workflow().add_node("TransactionScopeNode", "scope")
+    builder.add_node("AccountUpdateNode", "one", {"id": 1, "balance": 9}).add_node(Waits, "wait")
+    builder.add_node("AccountUpdateNode", "two", {"id": 1, "balance": 9}).add_node(Fails, "fail")
+    for source, target in (("scope", "one"), ("one", "wait"), ("wait", "two")):
+        builder.add_connection(source, "result", target, "input")
+    with pytest.raises(WorkflowExecutionError, match="node 'fail' failed: ValueError: broken") as caught:
+        await AsyncLocalRuntime(max_concurrency=2).execute_async(builder.build())
+    assert caught.value.results["one"]["balance"] == 9
+    assert (await db.express.read("Account", 1))["balance"] == 0
+    assert (await db.express.update("Account", 1, {"balance": 3}))["updated"] == 1
+
+
+async def test_at_most_so_many_branches_run_at_once(db):
+    running, most = [], []
+
+    class Runs(BaseDataFlowNode):
+        async def execute(self, input_data):
+            running.append(1)
+            most.append(len(running))
+            await asyncio.sleep(0.002)
+            running.pop()
+
+    builder = db.workflow()
+    for n in range(12):
+        builder.add_node(Runs, f"n{n}")
+    for limit in (1, 3, 20):
+        most.clear()
+        await AsyncLocalRuntime(max_concurrency=limit).execute_async(builder.build())
+        assert max(most) == min(limit, 12)
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------
+async def test_progress_hears_of_failures_and_of_what_was_interrupted(db):
+    class Waits(BaseDataFlowNode):
+        async def execute(self, input_data):
+            await asyncio.sleep(60)
+
+    events = []
+
+    def note(event):
+        events.append((event.node_id, event.state, event.seconds > 0, event.result is not None))
+
+    builder = db.workflow().add_node("AccountReadNode", "read", {"id": 1})
+    failing = builder.add_node("AsyncSQLDatabaseNode", "sql", {"query": "SELECT * FROM nowhere"}).build()
+    for execute in (AsyncLocalRuntime(progress=note).execute_async, LocalRuntime(progress=note).execute):
+        events.clear()
+        with pytest.raises(WorkflowExecutionError):
+            await found if asyncio.iscoroutine(found := execute(failing)) else found
+        assert events == [
+            ("read", "running", False, False), ("read", "done", True, True),
+            ("sql", "running", False, False), ("sql", "failed", True, False),
+        ]  # fmt: skip
+    events.clear()
+    with pytest.raises(DatabaseTimeout):
+        await AsyncLocalRuntime(progress=note, timeout=0.05).execute_async(db.workflow().add_node(Waits, "w").build())
+    assert events == [("w", "running", False, False), ("w", "failed", True, False)]
+
+
+@pytest.mark.parametrize("scope", [False, True])
+async def test_a_progress_callback_that_raises_ends_the_run_and_not_the_connection(db, scope):
+    def break_down(event):
+        if event.node_id == "look":
+            msg = "no terminal"
+            raise OSError(msg)
+
+    workflow = increments(db, scope=scope)
+    for execute in (AsyncLocalRuntime(progress=break_down).execute_async, LocalRuntime(progress=break_down).execute):
+        with pytest.raises(OSError, match="no terminal"):
+            await found if asyncio.iscoroutine(found := execute(workflow)) else found
+    assert (await db.express.read("Account", 1))["balance"] == (0 if scope else 2)
+    assert (await db.express.update("Account", 1, {"balance": {"$inc": 1}}))["updated"] == 1
+
+
+# -- interruption -----------------------------------------------------------------------------------------------------
+async def test_cancelling_a_run_is_seen_as_cancelling_by_whoever_awaits_it(db):
+    """Not as a failed node: `asyncio.timeout()` and task groups depend on it."""
+
+    class Waits(BaseDataFlowNode):
+        async def execute(self, input_data):
+            await asyncio.sleep(60)
+
+    for builder in (
+        db.workflow().add_node(Waits, "wait"),
+        db.workflow()
+        .add_node("TransactionScopeNode", "scope")
+        .add_node("AccountReadNode", "a", {"id": 1})
+        .add_node(Waits, "wait")
+        .add_node("AccountReadNode", "b", {"id": 1}),
+    ):
+        for most in (1, 4):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await AsyncLocalRuntime(max_concurrency=most).execute_async(builder.build())
+    assert (await db.express.update("Account", 1, {"balance": 3}))["updated"] == 1
+
+
+def test_what_a_node_raises_to_leave_the_program_is_not_turned_into_a_failed_node(db):
+    class Leaves(BaseDataFlowNode):
+        def execute(self, input_data):
+            raise input_data["error"]
+
+    for error in (SystemExit(3), KeyboardInterrupt()):
+        builder = db.workflow().add_node("TransactionScopeNode", "scope", {"rollback_on_error": False})
+        builder.add_node("AccountUpdateNode", "one", {"id": 1, "balance": 9}).add_node(
+            Leaves, "leave", {"error": error}
+        )
+        workflow = builder.add_node("AccountReadNode", "look", {"id": 1}).build()
+        with pytest.raises(type(error)):
+            LocalRuntime().execute(workflow)
+        assert balance(db) == 0
+
+
+INTERRUPTED = {
+    "statement": "LocalRuntime().execute(endless)",
+    "statement in a worker": "LocalRuntime(timeout=100).execute(endless)",
+    "node": "LocalRuntime().execute(sleeping)",
+    "awaiting node": "LocalRuntime().execute(awaiting)",
+    "asyncio.run": "asyncio.run(AsyncLocalRuntime().execute_async(awaiting))",
+    "asyncio.run, statement": "asyncio.run(AsyncLocalRuntime().execute_async(endless))",
+}
+SCRIPT = """
+    import asyncio, threading, time
+    from dataflow import BaseDataFlowNode, DataFlow
+    from dataflow.runtime import AsyncLocalRuntime, LocalRuntime
+
+    db = DataFlow("sqlite:///bank.db")
+
+    @db.model
+    class Account:
+        balance: int = 0
+
+    db.express_sync.create("Account", {{}})
+
+    class Sleeps(BaseDataFlowNode):
+        def execute(self, input_data):
+            print("now", flush=True)
+            time.sleep(60)
+
+    class Awaits(BaseDataFlowNode):
+        async def execute(self, input_data):
+            print("now", flush=True)
+            await asyncio.sleep(60)
+
+    class Tells(BaseDataFlowNode):
+        def execute(self, input_data):
+            print("now", flush=True)
+
+    def build(*nodes):
+        builder = db.workflow().add_node("TransactionScopeNode", "scope")
+        builder.add_node("AccountUpdateNode", "one", {{"id": 1, "balance": 9}})
+        for position, (kind, params) in enumerate(nodes):
+            builder.add_node(kind, f"n{{position}}", params)
+        return builder.add_node("AccountReadNode", "look", {{"id": 1}}).build()
+
+    query = "INSERT INTO accounts (balance) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    endless = build((Tells, {{}}), ("AsyncSQLDatabaseNode", {{"query": query}}))
+    sleeping, awaiting = build((Sleeps, {{}})), build((Awaits, {{}}))
+    try:
+        {act}
+    except KeyboardInterrupt:
+        print(db.express_sync.read("Account", 1)["balance"], db.express_sync.count("Account")["count"], flush=True)
+        db.express_sync.update("Account", 1, {{"balance": 1}})
+        raise
+"""
+
+
+@pytest.mark.parametrize("act", INTERRUPTED)
+def test_ctrl_c_ends_whatever_is_under_way_undone_and_the_program_may_go_on(tmp_path, act):
+    script = textwrap.dedent(SCRIPT.format(act=INTERRUPTED[act]))
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "now\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert output == "0 1\n"
+    assert process.returncode == -signal.SIGINT
+    assert errors.rstrip().endswith("KeyboardInterrupt"), errors
+    assert "Task was destroyed" not in errors
+    assert "ResourceWarning" not in errors
+    with contextlib.closing(sqlite3.connect(tmp_path / "bank.db")) as connection:
+        assert connection.execute("SELECT balance FROM accounts").fetchall() == [(1,)]
+
+
+def test_ctrl_c_while_waiting_for_another_run_leaves_the_queue(db):
+    inside, leave = threading.Event(), threading.Event()
+
+    class Hold(BaseDataFlowNode):
+        def execute(self, input_data):
+            inside.set()
+            leave.wait(30)
+
+    workflow = db.workflow().add_node("TransactionScopeNode", "scope")
+    workflow.add_node("AccountUpdateNode", "one", {"id": 1, "balance": {"$inc": 1}}).add_node(Hold, "hold")
+    thread = threading.Thread(target=LocalRuntime().execute, args=[workflow.build()])
+    thread.start()
+    inside.wait(30)
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            db.express_sync.update("Account", 1, {"balance": 99})
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    leave.set()
+    thread.join()
+    assert db.express_sync.update("Account", 1, {"balance": {"$inc": 1}})["balance"] == 2

@@ -99,7 +99,7 @@ def test_checks_of_the_table_and_values_of_the_wrong_type_in_sql_of_the_users_ow
         ("UPDATE books SET author_id = 99", ForeignKeyError, "refers to"),
         ("DELETE FROM authors", ForeignKeyError, r"refer.*(foreign key|still)"),
         ("SELECT * FROM nowhere", QueryError, "no such table: nowhere"),
-        ("SELECT nothing FROM books", QueryError, "no such column: nothing"),
+        ("SELECT nope FROM books", QueryError, "no such column: nope"),
         ("SELECT (", QueryError, "incomplete input"),
     ):
         with pytest.raises(WorkflowExecutionError, match=message) as caught:

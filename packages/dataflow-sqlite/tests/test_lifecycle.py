@@ -116,7 +116,7 @@ async def test_closing_where_it_would_wait_for_its_own_loop_is_refused_and_works
     db = with_rows(DataFlow(url))
     await db.initialize()
     load = asyncio.create_task(db.express.bulk_create("Row", [{"n": n} for n in range(30_000)]))
-    while not db.core.database.writer.lock._held:
+    while not db.core.database.writer.lock._held:  # noqa: ASYNC110
         await asyncio.sleep(0)
     with pytest.raises(UsageError, match="which a blocking call stops") as caught:
         db.close()

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Coroutine
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from dataflow.errors import UsageError
 
@@ -64,21 +64,26 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     over = threading.Event()
     waiting = stopped(blocking=True)
 
-    async def guarded() -> T:
+    async def guarded() -> tuple[T | None, BaseException | None]:
         _STOPPED.set(waiting)
         try:
-            return await coroutine
+            return await coroutine, None
+        except (SystemExit, KeyboardInterrupt) as stop:  # out of a task, these would end the loop itself
+            return None, stop
         finally:
             over.set()
 
     future = asyncio.run_coroutine_threadsafe(guarded(), owner.loop)
     try:
-        return future.result()
+        value, stop = future.result()
     except BaseException:
         if not future.done():  # Ctrl-C, or what another signal handler raised
             future.cancel()
             over.wait(5)
         raise
+    if stop is not None:
+        raise stop
+    return cast(T, value)
 
 
 def _in_child() -> None:

@@ -77,7 +77,7 @@ def canonical_decimal(value: Decimal) -> Decimal:
 
 def canonical_json(value: Any, path: str = "$", depth: int = 0) -> Any:
     """Check that `value` is JSON and normalise what databases would write differently (-0.0, huge floats)."""
-    if value is None or value is True or value is False or type(value) is int:
+    if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
         try:
@@ -105,6 +105,9 @@ def canonical_json(value: Any, path: str = "$", depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonical_json(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     if isinstance(value, int):
+        if value.bit_length() > 13_000:
+            msg = f"the integer has more than 3,900 digits (at {path})"
+            raise ValueRefused(msg, "store it as text")
         return int(value)
     msg = f"{kind(value)} is not JSON (at {path})"
     hint = "convert it to text" if isinstance(value, (datetime, date, time, Decimal, UUID, Enum, bytes)) else ""

@@ -183,6 +183,8 @@ def resolve(annotation: Any, *, naive: str, custom: Callable[[Any], t.FieldType 
     if annotation in (Any, object, dict, list) or typing.is_typeddict(annotation):
         return t.JsonType()
     if isinstance(annotation, type) and issubclass(annotation, Enum):
+        if not len(annotation):
+            raise AnnotationRefused(f"the enum {annotation.__name__} has no members", "give it some")
         return t.EnumType(annotation)
     origin = get_origin(annotation)
     if origin in _JSON_ORIGINS:

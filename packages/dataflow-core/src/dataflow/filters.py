@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from dataflow import regex
 from dataflow import types as t
-from dataflow.errors import Problem, suggest
+from dataflow.errors import InputError, Problem, suggest
 
 if TYPE_CHECKING:
     from sqlalchemy.sql import ColumnElement
@@ -30,20 +30,31 @@ _LEAVES = OPERATORS - LOGIC - {"$not"}
 _ORDER = {"$gt", "$gte", "$lt", "$lte", "$between"}
 
 
-def shape(document: Any, operands: list[Any]) -> Hashable:
-    """Return what determines the SQL of a document, and append its operands to `operands`."""
+MAX_DEPTH = 100
+"""Most levels of a filter document."""
+
+
+def shape(document: Any, operands: list[Any], depth: int = 0) -> Hashable:
+    """Return what determines the SQL of a document, and append its operands to `operands`.
+
+    Raises:
+        InputError: it is nested too deeply.
+    """
+    if depth > MAX_DEPTH:
+        msg = f"the filter is nested more than {MAX_DEPTH} levels deep"
+        raise InputError(msg, hint="join the inner conditions into one dict or list", code="bad-filter")
     if not isinstance(document, Mapping):
         operands.append(document)
         return ("=", _kind(document))
     parts: list[Hashable] = []
     for key, value in document.items():
         if key in LOGIC and isinstance(value, (list, tuple)):
-            parts.append((key, tuple(shape(branch, operands) for branch in value)))
+            parts.append((key, tuple(shape(branch, operands, depth + 1) for branch in value)))
         elif key in _LEAVES or not isinstance(value, Mapping):
             operands.append(value)
             parts.append((key, _kind(value)))
         else:
-            parts.append((key, shape(value, operands)))
+            parts.append((key, shape(value, operands, depth + 1)))
     return tuple(parts)
 
 
@@ -127,6 +138,10 @@ class FilterCompiler:
             hint = f"did you mean {close!r}?" if close else "it belongs inside a field: {'age': {'$gt': 18}}"
             return self._fault("unknown-operator", f"{key!r} is not a filter operator that can stand here", hint)
         head, _, path = key.partition(".")
+        if any(part.startswith("$") for part in path.split(".")):
+            self.skip(value)
+            hint = f"nest it: {{{head!r}: {{{path[path.index('$') :]!r}: …}}}}"
+            return self._fault("unknown-operator", f"{key!r} has an operator behind a dot", hint)
         if head in model.relations and head not in model.fields:
             return self._relation(model.relations[head], {path: value} if path else value, at, dotted=bool(path))
         if head not in model.fields:

@@ -67,6 +67,10 @@ class Relations:
                 hint=f"name one field: {type(declared).__name__}({target.name!r}, to='…')",
                 where=_place(source, field=field),
             )
+        if isinstance(declared, ForeignKey) and (remote,) not in target.spec.unique_keys:
+            msg = f"{source.name}.{field} refers to {target.name}.{remote}, which is not a unique key"
+            hint = f"give {target.name} a unique index on {remote!r}, or annotate Relation instead of ForeignKey"
+            raise ModelError(msg, hint=hint, where={"model": source.name, "field": field})
         if source.fields[field].type != target.fields[remote].type:
             if implicit:
                 return

@@ -37,9 +37,10 @@ class Run:
         transactions: database core -> session with an open transaction, for nested calls to join.
         after_commit: database core -> what to do once its open work is committed.
         undone: cores on which a transaction of the run was rolled back.
+        outer: the run whose node started this one, or None.
     """
 
-    __slots__ = ("after_commit", "id", "node_id", "transactions", "undone")
+    __slots__ = ("after_commit", "id", "node_id", "outer", "transactions", "undone")
 
     def __init__(self, run_id: str) -> None:
         self.id = run_id
@@ -47,6 +48,7 @@ class Run:
         self.transactions: dict[Any, Session] = {}
         self.after_commit: dict[Any, list[Callable[[], Any]]] = {}
         self.undone: set[Any] = set()
+        self.outer = CURRENT_RUN.get()
 
     def remember(self, core: Any, notes: list[Callable[[], Any]]) -> None:
         """Keep what to do once the open work on a database is committed."""
@@ -71,7 +73,8 @@ class Run:
             msg = "the call belongs to a run whose transaction was rolled back"
             hint = "the run failed, was cancelled or timed out; nothing more is written"
             raise UsageError(msg, hint=hint, code="run-over")
-        return self.transactions.get(core)
+        session = self.transactions.get(core)
+        return self.outer.joined(core) if session is None and self.outer is not None else session
 
 
 def notify(notes: Iterable[Callable[[], Any]]) -> None:

@@ -345,7 +345,11 @@ class EnumType(FieldType):
 
     def accept(self, value: Any) -> str:
         if isinstance(value, self.enum):
-            return next(text for text, member in self.texts.items() if member is value)
+            for text, member in self.texts.items():
+                if member is value:
+                    return text
+            msg = f"expected a single member of {self.enum.__name__}, got a combination"
+            raise ValueRefused(msg, "declare the field as int to store flags")
         if isinstance(value, str) and not isinstance(value, Enum):
             if value in self.texts:
                 return value

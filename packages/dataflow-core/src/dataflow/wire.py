@@ -32,10 +32,10 @@ def to_wire(value: Any) -> Any:
     Raises:
         InputError: a value inside has no JSON form.
     """
+    if isinstance(value, Enum):  # first: members may be int or str as well
+        return EnumType(type(value)).accept(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    if isinstance(value, Enum):
-        return EnumType(type(value)).accept(value)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Mapping):

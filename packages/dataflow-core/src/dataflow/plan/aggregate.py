@@ -163,13 +163,17 @@ class Aggregate(ModelOperation):
             operands += 1
         plan = builder.compile(statement, operands=operands)
         names = [item.name for item in items]
+        sources = {item.name: item.field for item in items}
         pairs = [(name, fields[name].decode) for name in names if fields[name].decode is not None]
 
         def decode(row: Any) -> dict[str, Any]:
             record = dict(zip(names, row, strict=True))
             for name, function in pairs:
                 if record[name] is not None and function is not None:
-                    record[name] = function(record[name])
+                    try:
+                        record[name] = function(record[name])
+                    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+                        raise self.bound.unreadable(sources[name]) from error
             return record
 
         return plan, decode

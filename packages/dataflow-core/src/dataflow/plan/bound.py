@@ -189,12 +189,13 @@ class BoundModel:
                     if value is not None:
                         record[name] = decode(value)
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-                raise self._unreadable(name) from error
+                raise self.unreadable(name) from error
             return record
 
         return decode_row
 
-    def _unreadable(self, name: str) -> DatabaseError:
+    def unreadable(self, name: str) -> DatabaseError:
+        """Build the error for a stored value that is not of its field's type."""
         msg = f"a stored value of {self.name}.{name} is not {self.fields[name].type}"
         hint = "something else wrote it: correct the row, or the field's type"
         return DatabaseError(msg, hint=hint, where={"table": self.spec.table, "column": name}, code="bad-stored-value")

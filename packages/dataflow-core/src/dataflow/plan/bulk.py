@@ -233,6 +233,9 @@ class BulkCreate(BulkWriting):
             f"_{name}": value for name, value in options.items() if name not in ("conflict_resolution", "on_error")
         }
         rows = rw.as_rows(options.get("data"))
+        if not isinstance(rows, str):  # an iterator can be read only once
+            options = {**options, "data": rows}
+            passed["_data"] = rows
         given = set(shared) | (set() if isinstance(rows, str) else rw.given_names(rows))
         if "key_fields" not in options and not any(set(key) <= given for key in self.bound.spec.unique_keys):
             options = {**options, "conflict_resolution": "error"}  # no unique key is given, so nothing can conflict

@@ -17,6 +17,7 @@ from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.read import count_rows
 from dataflow.plan.sorting import order_by, total_order
 from dataflow.session import Call, atomic
+from dataflow.types import ValueRefused
 
 
 class _ByFilter(ModelOperation):
@@ -70,6 +71,13 @@ class _ByFilter(ModelOperation):
             return builder.compile(statement, operands=operands, returns=COUNT)
         statement = statement.returning(*builder.returned(names))
         return builder.compile(statement, operands=operands, columns=names)
+
+
+def _matches_all(document: Mapping[str, Any]) -> bool:
+    """Tell whether a filter compares nothing, so that it may match every record."""
+    operands: list[Any] = []
+    form = repr(shape(document, operands))
+    return not operands or ("$nin" in form and all(operand == [] for operand in operands))
 
 
 class BulkUpdate(_ByFilter):
@@ -134,9 +142,11 @@ class BulkUpdate(_ByFilter):
             raise self.fault(rows, rw.HINT)
         batches: dict[Any, tuple[Plan, list[tuple[int, list[Any], list[Any]]]]] = {}
         problems: list[Problem] = []
+        seen: dict[tuple[Any, ...], int] = {}
         for index, row in enumerate(rows):
             try:
                 shape_key, found, key, operands = self._row(row)
+                self._refuse_repeated(key, index, seen)
                 plan = self.bound.plans.get(
                     ("bulk_update_rows", shape_key, ids, extra),
                     partial(self._compile, found, key, None, extra, ids=ids),
@@ -162,6 +172,16 @@ class BulkUpdate(_ByFilter):
                     keys[index] = self.key_of(plan, reply[0])
         out: dict[str, Any] = {"updated": updated, "total": len(rows), "missing": len(rows) - updated}
         return Result({**out, "ids": keys} if ids else out)
+
+    def _refuse_repeated(self, key: Mapping[str, Any], index: int, seen: dict[tuple[Any, ...], int]) -> None:
+        """Refuse a second row for one record: rows of one shape run together, so their order would not be kept."""
+        try:
+            found = tuple(self.bound.fields[name].encode(value) for name, value in key.items())
+        except ValueRefused:
+            return  # reported with the row's other values
+        if found in seen:
+            raise self.fault(f"the same key as row {seen[found]}", "join the rows of one record", "duplicate-key")
+        seen[found] = index
 
     def _row(self, row: Mapping[str, Any]) -> tuple[Any, list[ch.Change], dict[str, Any], list[Any]]:
         names = self.bound.spec.primary_key
@@ -200,7 +220,10 @@ class BulkDelete(_ByFilter):
                 total += yield from count_rows(self, document, shape(document, operands), operands, extra, call)
             total = total if limit is None else min(total, limit)
             return Result({"deleted": 0, "confirmation_required": True, "would_delete": total})
-        if documents == [{}] and not confirmed:
+        if "filter" in options and not confirmed and _matches_all(documents[0]):
+            problems = self.check_filter(documents[0])
+            if problems:
+                raise self.bound.refuse(problems, self.name)
             hint = "pass confirmed=True to delete every record, or give a filter"
             raise self.fault("an empty filter would delete every record", hint, "unconfirmed")
         return (yield from atomic(call, self._delete(documents, limit, extra, call, ids=ids)))

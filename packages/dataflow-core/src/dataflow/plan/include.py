@@ -75,7 +75,7 @@ def attach(
             groups.setdefault(record[relation.remote], []).append(record)
         for record in records:
             group = groups.get(record[relation.local], [])
-            record[name] = group if relation.many else (group[0] if group else None)
+            record[name] = [dict(item) for item in group] if relation.many else (dict(group[0]) if group else None)
 
 
 def _plan(target: "BoundModel", relation: "BoundRelation", size: int, options: Mapping[str, Any]) -> Plan:

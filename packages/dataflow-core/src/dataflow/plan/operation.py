@@ -62,6 +62,7 @@ class ModelOperation:
         self.kind: OperationKind = BY_NAME[self.name]
         self.writes = self.kind.writes
         self.call_options = dict(bound.spec.call_options)
+        self.keyed = [feature for feature in bound.features if hasattr(feature, "plan_key")]
         self.route = self._routes()
 
     def _routes(self) -> dict[str, str | None]:
@@ -214,12 +215,13 @@ class ModelOperation:
 
     def shaped(self, options: Mapping[str, Any], call: Call) -> tuple[tuple[str, Any], ...]:
         """Move the features' call options into the call; return those that shape SQL, for the plan key."""
-        if not self.call_options:
+        if not self.call_options and not self.keyed:
             return ()
         given = {name: options[name] for name in self.call_options if name in options}
         if given:
             call.options = {**call.options, **given}
-        return tuple((name, given[name]) for name, shapes in self.call_options.items() if shapes and name in given)
+        shaping = tuple((name, given[name]) for name, shapes in self.call_options.items() if shapes and name in given)
+        return shaping + tuple((f"@{feature.name}", feature.plan_key(call)) for feature in self.keyed)
 
     def whole(self, options: Mapping[str, Any], name: str, *, minimum: int = 0) -> int | None:
         """Read an option that is a whole number, or None."""
@@ -345,9 +347,15 @@ class ModelOperation:
         if not document:
             return
         problems: list[Problem] = []
-        predicate = FilterCompiler(builder, problems, first).compile(document)
+        compiler = FilterCompiler(builder, problems, first)
+        predicate = compiler.compile(document)
         if problems:
             raise self.bound.refuse(problems, self.name)
+        operands: list[Any] = []
+        shape(document, operands)
+        if compiler.next - first != len(operands):  # the contract of filters.py; a plan must never bind other values
+            msg = "the filter cannot be compiled safely"
+            raise self.fault(msg, "please report this filter's structure", "filter-contract")
         builder.where(predicate)
 
 

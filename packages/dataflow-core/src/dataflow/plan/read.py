@@ -53,8 +53,8 @@ class Read(_Reading):
         strict = self.flag(options, "raise_on_not_found")
         operands: list[Any] = []
         wanted = self.names(options, "fields"), self.names(options, "include")
-        key = ("read", shape(document, operands), *wanted, extra)
-        plan: _ReadPlan = self.bound.plans.get(key, lambda: self._compile(document, options, extra))
+        key = ("read", by_key, shape(document, operands), *wanted, extra)
+        plan: _ReadPlan = self.bound.plans.get(key, lambda: self._compile(document, options, extra, by_key=by_key))
         rows = yield from run_plan(plan.plan, operands, call)
         if not rows:
             if strict:
@@ -67,7 +67,9 @@ class Read(_Reading):
             del record[name]
         return Result(record, {"found": True})
 
-    def _compile(self, document: Mapping[str, Any], options: Mapping[str, Any], extra: Any) -> "_ReadPlan":
+    def _compile(
+        self, document: Mapping[str, Any], options: Mapping[str, Any], extra: Any, *, by_key: bool
+    ) -> "_ReadPlan":
         names = self._projection(options)
         tree = related.parse_include(self.bound, self.names(options, "include"), self.name)
         hidden = tuple(sorted(related.needed(self.bound, tree) - set(names)))
@@ -77,7 +79,7 @@ class Read(_Reading):
         builder.apply_features()
         self.compile_filter(builder, document)
         statement = self._select(builder, (*names, *hidden))
-        if set(document) != set(self.bound.spec.primary_key):
+        if not by_key:
             statement = statement.order_by(*sorting.order_by(builder, sorting.total_order(self.bound, ()))).limit(1)
         plan = builder.compile(statement, operands=len(operands), columns=(*names, *hidden))
         return _ReadPlan(plan, tree, hidden)

@@ -95,7 +95,7 @@ def read_cursor(bound: "BoundModel", text: Any, sort: Sort) -> list[Any]:
     order = ["-" * descending + name for name, descending in sort]
     try:
         data = json.loads(base64.urlsafe_b64decode(text.encode()))
-        given, values = data["s"], [from_wire(value) for value in data["v"]]
+        given, values = list(data["s"]), [from_wire(value) for value in data["v"]]
     except (binascii.Error, ValueError, KeyError, TypeError, AttributeError, InputError):
         fault = Problem("bad-cursor", "the cursor is not one that a ListNode returned", "pass next_cursor unchanged")
         raise bound.refuse([fault], "list") from None

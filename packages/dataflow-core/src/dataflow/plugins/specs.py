@@ -194,6 +194,10 @@ class CommandSpec:
 class Feature(Protocol):
     """What edits models and plans: tenancy, soft delete, audit, encryption … all come as this.
 
+    A feature whose `extend_plan` depends on what surrounds a call (``Call.ambient``) also has a method
+    ``plan_key(call) -> Hashable``: calls with different keys get different plans, and ``extend_plan`` finds the key
+    in ``plan.options["@" + name]``.
+
     Attributes:
         name: unique among the features of a model.
         stage: a `dataflow.plan.stages.Stage`; features run in stage order.

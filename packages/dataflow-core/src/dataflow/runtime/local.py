@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
@@ -281,9 +281,16 @@ async def _call(effect: CallPython) -> Any:
     if task.is_async or not task.cls.blocking:
         found = task.call(effect.inputs, caller_thread=False)
         return await found if inspect.isawaitable(found) else found
-    call: Callable[[], Any] = lambda: task.call(effect.inputs, caller_thread=False)  # noqa: E731
-    found = await asyncio.to_thread(call)
+    found = await asyncio.to_thread(_in_thread, effect)
     return await found if inspect.isawaitable(found) else found
+
+
+def _in_thread(effect: CallPython) -> Any:
+    try:
+        return effect.task.call(effect.inputs, caller_thread=False)
+    except StopIteration as error:  # a future cannot carry it
+        msg = "the node raised StopIteration"
+        raise RuntimeError(msg) from error
 
 
 # -- parallel branches ------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from dataflow import _log
 from dataflow.dialect import COUNT, Command, Program, Session
-from dataflow.errors import DatabaseTimeout, DataFlowError, InputError, WorkflowExecutionError
+from dataflow.errors import DatabaseTimeout, DataFlowError, InputError, UsageError, WorkflowExecutionError
 from dataflow.session import COMMIT, Call, Run, surroundings
 from dataflow.types import kind
 from dataflow.workflow.tasks import DatabaseTask, PythonTask, ScopeTask, Task
@@ -120,8 +121,12 @@ class RunState:
 
     def tell(self, task: Task, state: str, start: float = 0.0, result: Any = None) -> None:
         """Call the progress callback, if there is one."""
-        if self.progress is not None:
+        if self.progress is None:
+            return
+        try:
             self.progress(NodeEvent(task.id, task.type, state, perf_counter() - start if start else 0.0, result))
+        except Exception as error:  # noqa: BLE001  # watching a run does not change its outcome
+            _log.event("progress.failed", node=task.id, error=f"{type(error).__name__}: {error}")
 
 
 def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, scoped: bool) -> Program[int]:
@@ -245,6 +250,11 @@ def steps(tasks: Sequence[Task], state: RunState) -> Steps:
 def _open_scope(scope: ScopeTask, state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:
     core = scope.core
     assert core is not None
+    if state.run.outer is not None and state.run.outer.joined(core) is not None:
+        msg = "the run was started inside a transaction of the same database, so it cannot open its own"
+        raise NodeFailed(
+            scope, UsageError(msg, hint="leave TransactionScopeNode out: the run belongs to the outer one")
+        )
     start = perf_counter()
     state.tell(scope, "running")
     try:
@@ -293,6 +303,10 @@ def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Co
     assert core is not None
     while stretch:
         scope = scopes.get(core)
+        surrounding = None if state.run.outer is None else state.run.outer.joined(core)
+        if scope is None and surrounding is not None:  # started by a node inside a transaction: part of it
+            yield Drive(surrounding, core.observe(chain(stretch, state, surrounding, scoped=True)))
+            return
         if scope is not None:
             ids = [task.id for task in stretch]
             upto = ids.index(scope.last) + 1 if scope.last in ids else len(ids)

@@ -224,9 +224,7 @@ def _scopes(order: list[Task], connections: Sequence[Connection], problems: list
         scope.members = tuple(task.id for task in members)
         scope.last = members[-1].id
         for task in order[position[scope.id] + 1 : position[scope.last]]:
-            same = isinstance(task, (DatabaseTask, ScopeTask)) and (
-                task.core is scope.core or isinstance(task, ScopeTask)
-            )
+            same = isinstance(task, ScopeTask) or (isinstance(task, DatabaseTask) and _one_database(task, scope))
             if same and task.id not in scope.members:
                 message = f"node {task.id!r} would run inside the transaction {scope.id!r} without belonging to it"
                 line = f'add_connection("{scope.id}", "result", "{task.id}", "input")'
@@ -243,6 +241,15 @@ def _empty(scope: ScopeTask) -> Problem:
     message = f"node {scope.id!r} (TransactionScopeNode): no database node comes after it"
     hint = "remove it, or add it before the nodes it should hold together"
     return Problem("empty-scope", message, hint, {"node": scope.id})
+
+
+def _one_database(one: Task, other: Task) -> bool:
+    """Tell whether two nodes meet in one database, maybe through two instances."""
+    here, there = one.core, other.core
+    if here is None or there is None or here is there:
+        return here is there
+    identity = here.dialect.identity(here.config.url)
+    return bool(identity) and identity == there.dialect.identity(there.config.url)
 
 
 def _settle(scope: ScopeTask, after: list[Task], problems: list[Problem]) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dataflow.errors import InputError
 from dataflow.types import kind
-from dataflow.workflow.graph import Connection, NodeRecord
+from dataflow.workflow.graph import Connection, NodeRecord, plain_copy
 
 if TYPE_CHECKING:
     from dataflow.engine import DataFlow
@@ -44,7 +44,7 @@ class WorkflowBuilder:
         if params is not None and not isinstance(params, Mapping):
             msg = f"the params of node {node_id!r} are a dict, got {kind(params)}"
             raise InputError(msg, hint='write {"name": value}', code="bad-node")
-        self.nodes.append(NodeRecord(node_type, node_id, dict(params or {})))
+        self.nodes.append(NodeRecord(node_type, node_id, plain_copy(dict(params or {}))))
         return self
 
     def add_connection(self, source: str, output: str, target: str, input: str) -> Self:

@@ -31,3 +31,12 @@ class Connection:
 
     def __str__(self) -> str:
         return f"{self.source}.{self.output} -> {self.target}.{self.input}"
+
+
+def plain_copy(value: Any) -> Any:
+    """Copy dicts and lists, deeply; lists of more than a thousand items (rows of data) only at the top."""
+    if type(value) is dict:
+        return {key: plain_copy(item) for key, item in value.items()}
+    if type(value) is list:
+        return list(value) if len(value) > 1000 else [plain_copy(item) for item in value]
+    return value

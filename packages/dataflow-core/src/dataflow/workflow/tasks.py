@@ -11,6 +11,7 @@ from dataflow.errors import Problem, suggest
 from dataflow.nodes import BaseDataFlowNode
 from dataflow.nodes.scope import ScopeNode
 from dataflow.session import Call
+from dataflow.workflow.graph import plain_copy
 
 if TYPE_CHECKING:
     from dataflow.core import Core
@@ -160,9 +161,14 @@ class PythonTask(Task):
             return [Problem("bad-node", f"{self.type} cannot be made with these params: {error}", "see its __init__")]
         return []
 
+    def inputs(self, results: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge the inputs; constants are copied, so that no run changes what the next one gets."""
+        connected = {name: results[source][output] for source, output, name in self.wiring}
+        return {**plain_copy(self.constants), **extra, **connected}
+
     def call(self, inputs: Mapping[str, Any], *, caller_thread: bool) -> Any:
         """Make the node and call it; returns its result, or an awaitable if it is async."""
-        node = self.cls(self.id, **self.constants)
+        node = self.cls(self.id, **plain_copy(self.constants))
         node._on_caller_thread = caller_thread  # noqa: SLF001
         if self.db is not None:
             node.db = self.db

@@ -24,7 +24,7 @@ from dataflow.dialect import COUNT, MANY, Command, Program
 from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, InputError, QueryError, UsageError
 from dataflow.session import FairLock
 from dataflow.sqlite.errors import translate
-from dataflow.sqlite.functions import install
+from dataflow.sqlite.functions import Refused, install
 
 T = TypeVar("T")
 OLDEST = (3, 37, 0)
@@ -276,7 +276,7 @@ class SQLiteSession:
                     reply = self._execute(raw, command, arguments)
                 except DataFlowError as fault:
                     command, arguments = program.throw(fault)
-                except (sqlite3.Error, UnicodeError, OverflowError) as error:
+                except (sqlite3.Error, UnicodeError, OverflowError, Refused) as error:
                     if turn.stop is not None and not command.sql.startswith(_UNDO):
                         continue  # it was interrupted; what interrupted it is thrown in its place
                     command, arguments = program.throw(self._explained(error))
@@ -375,6 +375,9 @@ async def _drained(aio: aiosqlite.Connection) -> None:
 
 
 def _unbindable(error: Exception) -> DataFlowError:
+    if isinstance(error, Refused):  # out of a collation, which sqlite3 does not wrap
+        hint = "something else wrote it: correct the row, or the field's type"
+        return QueryError(str(error), hint=hint, code="bad-stored-value")
     msg = "a parameter cannot be stored: " + (
         "text with lone surrogates" if isinstance(error, UnicodeError) else "an integer beyond 64 bits"
     )

@@ -166,9 +166,7 @@ class SQLite(Dialect):
 
     def list_tables(self) -> Program[list[str]]:
         rows = yield (
-            Command(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
-            ),
+            Command("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*' ORDER BY name"),
             (),
         )
         return [row[0] for row in rows if not row[0].startswith("dataflow_")]

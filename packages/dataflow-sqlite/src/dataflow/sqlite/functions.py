@@ -8,7 +8,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable
-from decimal import Context, Decimal, Inexact
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
 from json import loads
 from typing import Any
@@ -28,9 +28,13 @@ def take_fault() -> str:
     return fault
 
 
+class Refused(ValueError):
+    """A function or collation of ours cannot go on; the message holds no stored value."""
+
+
 def _refuse(text: str) -> Any:
     _FAULT.text = text
-    raise ValueError(text)
+    raise Refused(text)
 
 
 @lru_cache(maxsize=256)
@@ -46,7 +50,10 @@ def _regexp(pattern: str | None, text: Any) -> bool | None:
 
 @lru_cache(maxsize=4096)
 def _decimal(text: str) -> Decimal:
-    return Decimal(text)
+    try:
+        return Decimal(text)
+    except (InvalidOperation, ValueError, TypeError):
+        return Decimal(str(_refuse("a stored value is not a Decimal")))
 
 
 def _compare(left: str, right: str) -> int:
@@ -190,7 +197,7 @@ class _DecimalSum:
     def step(self, value: str | None) -> None:
         """Add one value."""
         if value is not None:
-            self.total = EXACT.add(self.total, Decimal(value))
+            self.total = EXACT.add(self.total, _decimal(value))
             self.count += 1
 
     def finalize(self) -> str | None:
