@@ -102,19 +102,18 @@ class DataFlow:
         for _plugin, _answer in active.collect("dataflow_configure", config=frozen):
             pass
         self.core = Core(frozen, active, dialect)
-        self._core = self.core
-        self._finalizer = weakref.finalize(self, _close_core, self._core)
+        self._finalizer = weakref.finalize(self, _close_core, self.core)
         self._finalizer.atexit = False  # the dialect closes what is idle when the interpreter ends
         instances.add(self)
 
     def __repr__(self) -> str:
-        state = " closed" if self._core.closed else ""
-        return f"<DataFlow {self._core.config.url} models={list(self._core.models)}{state}>"
+        state = " closed" if self.core.closed else ""
+        return f"<DataFlow {self.core.config.url} models={list(self.core.models)}{state}>"
 
     @property
     def config(self) -> config.Config:
         """The frozen settings."""
-        return self._core.config
+        return self.core.config
 
     # -- models ---------------------------------------------------------------------------------------------------
     def model(self, cls: M = None) -> M:  # type: ignore[assignment]  # left out: an error that says so
@@ -132,26 +131,26 @@ class DataFlow:
         known = cls.__module__ in sys.modules
         namespace = frame.f_locals if known else {**frame.f_globals, **frame.f_locals}
         place = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
-        self._core.register(cls, namespace, place)
+        self.core.register(cls, namespace, place)
         forbid_instances(cls)
         return cls
 
     @property
     def models(self) -> dict[str, type]:
         """The registered models: name -> class."""
-        return dict(self._core.classes)
+        return dict(self.core.classes)
 
     def list_models(self) -> list[str]:
         """Return the names of the registered models."""
-        return list(self._core.models)
+        return list(self.core.models)
 
     def get_model(self, name: str) -> type:
         """Return the class of a model. Raises InputError if it is not registered."""
-        return self._core.classes[self._core.model(name).name]
+        return self.core.classes[self.core.model(name).name]
 
     def get_spec(self, name: str) -> ModelSpec:
         """Return the frozen `ModelSpec` of a model."""
-        return self._core.model(name).spec
+        return self.core.model(name).spec
 
     # -- nodes and workflows ----------------------------------------------------------------------------------------
     def register_node(self, cls: M) -> M:
@@ -163,25 +162,25 @@ class DataFlow:
             msg = f"a node class derives from BaseDataFlowNode; got {getattr(cls, '__name__', type(cls).__name__)}"
             raise InputError(msg, hint="write class MyNode(BaseDataFlowNode): …", code="bad-node")
         name = cls.__name__
-        current = self._core.node_types.get(name)
+        current = self.core.node_types.get(name)
         if current is not None and current[1].implementation is cls:
             return cls
-        self._core.refuse_taken_node(name, "the node class")
+        self.core.refuse_taken_node(name, "the node class")
         node = specs.NodeSpec(name, name, cls, outputs=cls.outputs, writes=True, doc=(cls.__doc__ or "").split("\n")[0])
-        self._core.node_types[name] = (None, node)
+        self.core.node_types[name] = (None, node)
         return cls
 
     def register_workflow(self, workflow_id: str, workflow: "Workflow | WorkflowBuilder") -> None:
         """Register a workflow under an id, for the command line. Raises InputError if the id is taken."""
-        if workflow_id in self._core.workflows:
+        if workflow_id in self.core.workflows:
             msg = f"a workflow {workflow_id!r} is registered already"
             raise InputError(msg, hint="choose another id", code="duplicate-workflow")
-        self._core.workflows[workflow_id] = workflow
+        self.core.workflows[workflow_id] = workflow
 
     @property
     def workflows(self) -> dict[str, Any]:
         """The registered workflows: id -> workflow."""
-        return dict(self._core.workflows)
+        return dict(self.core.workflows)
 
     def workflow(self) -> "WorkflowBuilder":
         """Return a builder bound to this instance: its node types mean this database."""
@@ -207,7 +206,7 @@ class DataFlow:
     async def initialize(self) -> bool:
         """Create missing tables and start what plugins run alongside; True when all is ready."""
         self._open()
-        core = self._core
+        core = self.core
         if not core.started:
             core.started = True
             await self._start()
@@ -215,7 +214,7 @@ class DataFlow:
         return True
 
     async def _start(self) -> None:
-        core = self._core
+        core = self.core
         try:
             async with AsyncExitStack() as entered:
                 contexts = core.plugins.collect("dataflow_lifespan", db=self)
@@ -230,17 +229,17 @@ class DataFlow:
     def show_tables(self, *, use_real_inspection: bool = True) -> list[str]:
         """List the users' tables of the database, sorted; framework tables are left out."""
         self._real(use_real_inspection)
-        return self._core.ask(self._core.dialect.list_tables())
+        return self.core.ask(self.core.dialect.list_tables())
 
     def discover_schema(self, *, use_real_inspection: bool = True) -> dict[str, dict[str, Any]]:
         """Return table -> ``{"columns": {name -> {type, nullable, primary_key, default}}}`` of the database."""
         self._real(use_real_inspection)
-        return self._core.ask(self._discover())
+        return self.core.ask(self._discover())
 
     def _discover(self) -> Program[dict[str, dict[str, Any]]]:
         found = {}
-        for table in (yield from self._core.dialect.list_tables()):
-            columns = yield from self._core.dialect.list_columns(table)
+        for table in (yield from self.core.dialect.list_tables()):
+            columns = yield from self.core.dialect.list_columns(table)
             found[table] = {
                 "columns": {c.name: {k: v for k, v in attrs.asdict(c).items() if k != "name"} for c in columns}
             }
@@ -253,7 +252,7 @@ class DataFlow:
             raise ConfigurationError(msg, hint="leave it out: inspection is always real", code="bad-setting")
 
     def _migrations(self, what: str) -> Any:
-        engine = self._core.plugins.migration_engines.get("schema")
+        engine = self.core.plugins.migration_engines.get("schema")
         if engine is None:
             msg = f"{what} needs the migrations package, which is not installed"
             raise MissingCapability(msg, hint=extra_for("capability", "migrations") or "install it")
@@ -283,23 +282,23 @@ class DataFlow:
     # -- state ----------------------------------------------------------------------------------------------------
     def stats(self) -> dict[str, Any]:
         """Return counters: plans and compilations always; statements and operations while `monitoring` is on."""
-        models = self._core.models.values()
+        models = self.core.models.values()
         return {
             "models": len(models),
             "plans": sum(len(model.plans) for model in models),
             "compilations": sum(model.plans.compilations for model in models),
-            **attrs.asdict(self._core.stats),
+            **attrs.asdict(self.core.stats),
         }
 
     def health(self) -> dict[str, Any]:
         """Check the database and what plugins check: ``{"ok": bool, "checks": {name: {"ok": bool, …}}}``."""
         checks: dict[str, Any] = {}
         try:
-            tables = self._core.ask(self._core.dialect.list_tables())
-            checks["database"] = {"ok": True, "tables": len(tables), **self._core.database.describe()}
+            tables = self.core.ask(self.core.dialect.list_tables())
+            checks["database"] = {"ok": True, "tables": len(tables), **self.core.database.describe()}
         except Exception as error:  # noqa: BLE001  # health reports faults, it does not raise them
             checks["database"] = {"ok": False, "error": str(error).split("\n")[0]}
-        for name, check in self._core.plugins.health_checks(self).items():
+        for name, check in self.core.plugins.health_checks(self).items():
             try:
                 found = _loop.run(check.check())
                 checks[name] = {**found, "ok": bool(found["ok"])}
@@ -308,7 +307,7 @@ class DataFlow:
         return {"ok": all(check["ok"] for check in checks.values()), "checks": checks}
 
     def _open(self) -> None:
-        if self._core.closed:
+        if self.core.closed:
             msg = "this DataFlow is closed"
             raise UsageError(msg, hint="create a new one, or close it later", code="closed")
 
@@ -320,7 +319,7 @@ class DataFlow:
         Raises:
             UsageError: what plugins run alongside belongs to the running event loop, which this call would stop.
         """
-        core = self._core
+        core = self.core
         if core.home is not None and core.home is _running_loop():
             msg = "close() would stop the event loop on which plugins have to stop what they run"
             raise UsageError(msg, hint="await db.aclose(), or write async with DataFlow(…)", code="would-deadlock")
@@ -333,7 +332,7 @@ class DataFlow:
 
     async def aclose(self) -> None:
         """`close`, on an event loop."""
-        core = self._core
+        core = self.core
         instances.remove(self)
         try:
             if core.started:

@@ -95,7 +95,7 @@ class Express(_Calls):
 
     async def call(self, operation: str, model: str, **params: Any) -> Any:
         """Carry out any operation of a model by name, for example one that a plugin adds."""
-        core = self._db._core  # noqa: SLF001
+        core = self._db.core
         return await core.execute(core.model(model), operation, params)
 
 
@@ -104,5 +104,5 @@ class ExpressSync(_Calls):
 
     def call(self, operation: str, model: str, **params: Any) -> Any:
         """Carry out any operation of a model by name, for example one that a plugin adds."""
-        core = self._db._core  # noqa: SLF001
+        core = self._db.core
         return core.execute_blocking(core.model(model), operation, params)

@@ -27,7 +27,7 @@ def remove(db: "DataFlow") -> None:
 
 def live_instances() -> "list[DataFlow]":
     """Return the instances that are neither closed nor forgotten, oldest first."""
-    return sorted((db for db in list(_INSTANCES) if not db._core.closed), key=lambda db: db._core.number)  # noqa: SLF001
+    return sorted((db for db in list(_INSTANCES) if not db.core.closed), key=lambda db: db.core.number)
 
 
 def labels(db: "DataFlow") -> set[str]:

@@ -80,7 +80,7 @@ class BaseDataFlowNode:
 
     async def query(self, sql: str, params: Any = None) -> list[dict[str, Any]]:
         """Await SQL of your own on the instance's database; see `run_custom_query`."""
-        core = self._instance()._core  # noqa: SLF001
+        core = self._instance().core
         call = Call(core, self.node_id)
         program, writes = sql_program(core, call, sql, params, fetch_mode="all", validate=True)
         found: dict[str, Any] = await core.run(program, call, write=writes, holder=self.node_id)

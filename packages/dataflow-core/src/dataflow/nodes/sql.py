@@ -95,7 +95,7 @@ def _explained(body: Program[dict[str, Any]], model: str) -> Program[dict[str, A
 
 def run_sql(db: "DataFlow", sql: str, params: Any) -> dict[str, Any]:
     """Run one statement synchronously, in the run's open transaction if there is one."""
-    core = db._core  # noqa: SLF001
+    core = db.core
     call = Call(core)
     program, writes = sql_program(core, call, sql, params, fetch_mode="all", validate=True)
     if core.database.blocking:

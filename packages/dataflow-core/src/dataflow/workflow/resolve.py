@@ -52,7 +52,7 @@ class Resolver:
         if spec is not None:
             return self._workflow_task(record, spec, constants)
         db = self._owner(name, constants)
-        bound, spec = db._core.node_types[name]  # noqa: SLF001
+        bound, spec = db.core.node_types[name]
         if bound is None:
             cls = load(spec.implementation)
             for control in ("database", "_database"):
@@ -83,24 +83,24 @@ class Resolver:
     def _owner(self, name: str, constants: Mapping[str, Any]) -> DataFlow:
         """Find the instance that has a node type."""
         if self.bound is not None and "database" not in constants and "_database" not in constants:
-            if name in self.bound._core.node_types:  # noqa: SLF001
+            if name in self.bound.core.node_types:
                 return self.bound
             raise self._unknown(name, [self.bound])
-        owners = [db for db in self.live if name in db._core.node_types]  # noqa: SLF001
+        owners = [db for db in self.live if name in db.core.node_types]
         label = self._label(owners, name, constants)
         if label is not None:
             db = self._instance(label)
-            if name not in db._core.node_types:  # noqa: SLF001
+            if name not in db.core.node_types:
                 raise self._unknown(name, [db])
             return db
-        if self.bound is not None and name in self.bound._core.node_types:  # noqa: SLF001
+        if self.bound is not None and name in self.bound.core.node_types:
             return self.bound
         if len(owners) > 1:
             del owners
             self.live = []
             forget_garbage()
             self.live = live_instances()
-            owners = [db for db in self.live if name in db._core.node_types]  # noqa: SLF001
+            owners = [db for db in self.live if name in db.core.node_types]
         if not owners:
             raise self._unknown(name, self.live)
         if len(owners) > 1:
@@ -117,7 +117,7 @@ class Resolver:
         if "database" not in constants:
             return None
         for db in owners:  # a field called `database` wins the name
-            bound = db._core.node_types[name][0]  # noqa: SLF001
+            bound = db.core.node_types[name][0]
             if bound is not None and "database" in bound.fields:
                 return None
         return constants["database"]
@@ -134,7 +134,7 @@ class Resolver:
     def _unknown(self, name: str, instances: list[DataFlow]) -> DataFlowError:
         if name in later.NODES or name.endswith(later.NODE_SUFFIXES):
             return later.refuse("node type", name)
-        known = {known for db in instances for known in db._core.node_types} | set(self.workflow_nodes)  # noqa: SLF001
+        known = {known for db in instances for known in db.core.node_types} | set(self.workflow_nodes)
         models = sorted({model for db in instances for model in db.list_models()})
         suffix = next((ending for ending in _SUFFIXES if name.endswith(ending)), "")
         if suffix:  # the operation is right, so the model is what is wrong
@@ -155,7 +155,7 @@ class Resolver:
         if implementation is SQLNode:
             db = self._sql_instance(constants)
             _drop_control(constants, {})
-            core = db._core  # noqa: SLF001
+            core = db.core
             return SQLTask(record.id, spec.type, db, constants, spec, implementation=SQLNode(core))
         if implementation is ScopeNode:
             label = constants.get("database", constants.get("_database"))
@@ -192,9 +192,9 @@ class Resolver:
         if own is not None:
             return own
         other = DataFlow(text)
-        identity = other._core.dialect.identity(other.config.url)  # noqa: SLF001
+        identity = other.core.dialect.identity(other.config.url)
         for db in self.live:
-            if identity and db._core.dialect.identity(db.config.url) == identity:  # noqa: SLF001
+            if identity and db.core.dialect.identity(db.config.url) == identity:
                 other.close()
                 return db
         self._foreign[text] = other

@@ -45,7 +45,7 @@ class Task:
     @property
     def core(self) -> "Core | None":
         """The inside of its instance."""
-        return None if self.db is None else self.db._core  # noqa: SLF001
+        return None if self.db is None else self.db.core
 
     @property
     def parameters(self) -> set[str]:
