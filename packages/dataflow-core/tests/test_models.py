@@ -894,7 +894,7 @@ def test_a_foreign_key_leads_to_a_unique_field(bench: Any) -> None:
     assert bench.run("CityCreateNode", country="CH")["id"] == 1
     with pytest.raises(WorkflowExecutionError):
         bench.run("CityCreateNode", country="XX")
-    with pytest.raises(ModelError, match=r"is a foreign key to Country\.name, which is not unique"):
+    with pytest.raises(ModelError, match=r"refers to Country\.name, which is not a unique key"):
 
         @bench.db.model
         class Town:

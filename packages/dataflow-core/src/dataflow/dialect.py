@@ -306,6 +306,7 @@ class Insert:
         returning: number of returned columns.
         batch_size: most rows per statement.
         generated: the column whose values the database generates for these rows, or None.
+        arguments: values of the parameters in `tail`.
     """
 
     table: str
@@ -316,6 +317,7 @@ class Insert:
     returning: int = 0
     batch_size: int = 1000
     generated: str | None = None
+    arguments: tuple[Any, ...] = ()
 
 
 @attrs.frozen

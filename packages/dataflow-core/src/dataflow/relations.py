@@ -70,18 +70,13 @@ class Relations:
         if isinstance(declared, ForeignKey) and (remote,) not in target.spec.unique_keys:
             msg = f"{source.name}.{field} refers to {target.name}.{remote}, which is not a unique key"
             hint = f"give {target.name} a unique index on {remote!r}, or annotate Relation instead of ForeignKey"
-            raise ModelError(msg, hint=hint, where={"model": source.name, "field": field})
+            raise ModelError(msg, hint=hint, where=_place(source, field=field), code="bad-relation")
         if source.fields[field].type != target.fields[remote].type:
             if implicit:
                 return
             here, there = source.fields[field].type, target.fields[remote].type
             msg = f"{source.name}.{field} is {here}, and {target.name}.{remote} is {there}"
             raise ModelError(msg, hint="give both fields one type", where=_place(source, field=field))
-        if isinstance(declared, ForeignKey) and (remote,) not in target.spec.unique_keys:
-            msg = f"{source.name}.{field} is a foreign key to {target.name}.{remote}, which is not unique"
-            index = f"{{'name': 'uq_{target.spec.table}_{remote}', 'fields': ['{remote}'], 'unique': True}}"
-            hint = f"declare __indexes__ = [{index}] on {target.name}, or use Relation"
-            raise ModelError(msg, hint=hint, where=_place(source, field=field), code="bad-relation")
         name = declared.name or (field.removesuffix("_id") if field.endswith("_id") else None)
         if name is None:
             msg = f"the relation of {source.name}.{field} needs a name"

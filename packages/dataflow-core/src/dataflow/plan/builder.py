@@ -335,11 +335,20 @@ class PlanBuilder:
         slots = [self._slot(name, compiled, operands) for name in compiled.positiontup or ()]
         return Plan(command, slots, self, columns)
 
-    def _slot(self, name: str, compiled: Any, operands: int) -> Slot:
+    def source(self, name: str, compiled: Any) -> tuple[Binder, Convert | None]:
+        """Return (binder, encoder) of a parameter of a compiled statement that no operand of the call fills."""
+        source, convert, _ = self._found(name, compiled)
+        assert not isinstance(source, int)
+        return source, convert
+
+    def _found(self, name: str, compiled: Any) -> tuple[int | Binder, Convert | None, str]:
         if name not in self.root.slots:  # a literal that SQLAlchemy bound by itself (LIMIT 1 …)
             value = compiled.params[name]
             self.root.slots[name] = (lambda _call: value, None, name)
-        source, convert, label = self.root.slots[name]
+        return self.root.slots[name]
+
+    def _slot(self, name: str, compiled: Any, operands: int) -> Slot:
+        source, convert, label = self._found(name, compiled)
         if isinstance(source, int):
             return Slot(source, convert, label)
         binders = self.root.binders

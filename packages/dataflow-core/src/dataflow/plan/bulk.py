@@ -11,11 +11,11 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from dataflow.dialect import Dialect, Insert, Program
+from dataflow.dialect import Convert, Dialect, Insert, Program
 from dataflow.errors import InputError, IntegrityError, Problem
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
-from dataflow.plan.builder import PlanBuilder
+from dataflow.plan.builder import Binder, PlanBuilder
 from dataflow.plan.operation import ModelOperation, Result
 from dataflow.session import Call, atomic
 from dataflow.types import ValueRefused
@@ -84,8 +84,8 @@ class BulkWriting(ModelOperation):
         returned = tuple(self.bound.fields) if builder.remembers else keys
         if returned:
             statement = statement.returning(*builder.returned(returned))
-        compiled = str(statement.compile(dialect=self.bound.core.dialect.sqlalchemy))
-        head, values, rest = compiled.partition(" VALUES (")
+        compiled = statement.compile(dialect=self.bound.core.dialect.sqlalchemy)
+        head, values, rest = str(compiled).partition(" VALUES (")
         group, _, tail = rest.partition(")")
         generated = next((n for n, f in self.bound.fields.items() if f.spec.generated and n not in columns), None)
         insert = Insert(
@@ -100,6 +100,7 @@ class BulkWriting(ModelOperation):
             tuple(builder.guards),
             tuple(builder.records),
             tuple(builder.notifications),
+            tuple(builder.source(name, compiled) for name in compiled.positiontup[len(columns) :]),
         )
 
     def encoder(self, plan: "BulkPlan", shared: Mapping[str, Any], call: Call) -> rw.RowEncoder:
@@ -142,6 +143,7 @@ class BulkPlan:
         returned: names of the returned columns.
         decode: returned row -> dict.
         forced, encodes, guards, records, notifications: what features asked for.
+        tail: (binder, encoder) of each parameter that follows the rows.
     """
 
     insert: Insert
@@ -152,10 +154,16 @@ class BulkPlan:
     guards: tuple[Any, ...]
     records: tuple[Any, ...]
     notifications: tuple[Any, ...]
+    tail: tuple[tuple[Binder, Convert | None], ...] = ()
 
     def write(self, dialect: Dialect, rows: Sequence[Sequence[Any]], call: Call) -> Program[tuple[int, list[Any]]]:
         """Insert encoded rows: (rows written, returned rows); features see the records in the same transaction."""
-        written, returned = yield from dialect.insert_many(self.insert, rows, call.session.max_parameters)
+        insert = self.insert
+        if self.tail:
+            values = [(binder(call), convert) for binder, convert in self.tail]
+            arguments = tuple(value if convert is None else convert(value) for value, convert in values)
+            insert = attrs.evolve(insert, arguments=arguments)
+        written, returned = yield from dialect.insert_many(insert, rows, call.session.max_parameters)
         for guard in self.guards:
             guard(call, written)
         if self.records or self.notifications:

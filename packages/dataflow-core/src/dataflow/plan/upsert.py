@@ -8,7 +8,7 @@ import attrs
 import sqlalchemy as sa
 
 from dataflow.dialect import Program
-from dataflow.errors import Problem
+from dataflow.errors import Problem, UniqueError
 from dataflow.filters import bucket, shape
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
@@ -242,6 +242,8 @@ class BulkUpsert(BulkWriting):
     def _compile(self, given: set[str], key: tuple[str, ...], batch: int, extra: Any, *, ids: bool) -> BulkPlan:
         builder = PlanBuilder(self.bound, self.name, "insert", options=dict(extra)).apply_features()
         table = builder.table
+        change = PlanBuilder(self.bound, self.name, "update", options=dict(extra), table=table, root=builder)
+        change.apply_features()  # a row that is there is updated, with what features ask of any update
         columns = self.columns(given | set(builder.sets))
         values = {name: sa.bindparam(f"v{i}", type_=table.c[name].type) for i, name in enumerate(columns)}
         statement = self.bound.core.dialect.insert(table).values(values)
@@ -249,9 +251,10 @@ class BulkUpsert(BulkWriting):
         changed = {name for name in columns if name in given and name not in key and name not in pk}
         changed |= {f.name for f in self.bound.spec.fields.values() if f.write == "update"}
         fresh = {name: statement.excluded[name] for name in columns if name in changed}
+        fresh |= change.sets
         if not fresh:  # nothing to change: write a key onto itself, so that RETURNING and counts see the row
             fresh = {key[0]: statement.excluded[key[0]]}
-        confined = sa.and_(*builder.predicates) if builder.predicates else None
+        confined = sa.and_(*change.predicates) if change.predicates else None
         statement = statement.on_conflict_do_update(
             index_elements=[table.c[name] for name in key], set_=fresh, where=confined
         )
@@ -269,7 +272,10 @@ class BulkUpsert(BulkWriting):
         places = [group.encoder.columns.index(name) for name in key]
         keys = [tuple(row[place] for place in places) for row in encoded]
         existing = yield from self._existing(keys, key, extra, call)
-        _, returned = yield from group.plan.write(self.bound.core.dialect, encoded, call)
+        written, returned = yield from group.plan.write(self.bound.core.dialect, encoded, call)
+        if written < len(part):
+            msg = f"a record that this call cannot see holds the key ({', '.join(key)}) of one of the rows"
+            raise UniqueError(msg, hint="give the rows other keys, or call with the right to see that record")
         tally.created += len(part) - existing
         tally.updated += existing
         tally.done += len(part)

@@ -5,6 +5,8 @@ from typing import Any
 
 import attrs
 
+from dataflow.canonical import MAX_DEPTH
+
 
 @attrs.frozen
 class NodeRecord:
@@ -33,10 +35,12 @@ class Connection:
         return f"{self.source}.{self.output} -> {self.target}.{self.input}"
 
 
-def plain_copy(value: Any) -> Any:
-    """Copy dicts and lists, deeply; lists of more than a thousand items (rows of data) only at the top."""
+def plain_copy(value: Any, depth: int = 0) -> Any:
+    """Copy dicts and lists as deep as JSON goes; lists of more than a thousand items (rows of data) only at the top."""
+    if depth > MAX_DEPTH:
+        return value
     if type(value) is dict:
-        return {key: plain_copy(item) for key, item in value.items()}
+        return {key: plain_copy(item, depth + 1) for key, item in value.items()}
     if type(value) is list:
-        return list(value) if len(value) > 1000 else [plain_copy(item) for item in value]
+        return list(value) if len(value) > 1000 else [plain_copy(item, depth + 1) for item in value]
     return value

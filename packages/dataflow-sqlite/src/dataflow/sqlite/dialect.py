@@ -329,18 +329,19 @@ class SQLite(Dialect):
     ) -> Program[tuple[int, list[Any]]]:
         """Write multi-row VALUES statements; auto ids of one statement ascend in row order."""
         width = max(len(insert.columns), 1)
-        size = max(1, min(insert.batch_size, most_parameters // width))
+        size = max(1, min(insert.batch_size, (most_parameters - len(insert.arguments)) // width))
         written = 0
         returned: list[Any] = []
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             sql = insert.head + ", ".join([insert.group] * len(part)) + insert.tail
+            values = [*chain.from_iterable(part), *insert.arguments]
             if insert.returning:
-                reply = yield Command(sql, writes=True), list(chain.from_iterable(part))
+                reply = yield Command(sql, writes=True), values
                 returned += sorted(reply) if insert.generated and insert.returning == 1 else reply
                 written += len(reply)
             else:
-                written += yield Command(sql, COUNT, writes=True), list(chain.from_iterable(part))
+                written += yield Command(sql, COUNT, writes=True), values
         return written, returned
 
 
