@@ -179,6 +179,13 @@ def test_filters_and_json_beyond_all_measure_are_refused(db):
         db.express_sync.create("Order", {"items": [10**5000]})
 
 
+def test_a_division_without_an_exact_result_is_refused_on_a_decimal(db):
+    db.express_sync.create("Order", {"amount": Decimal(10)})
+    assert db.express_sync.update("Order", 1, {"amount": {"$divide": 8}})["amount"] == Decimal("1.25")
+    with pytest.raises(DataFlowError, match="not an exact Decimal; nothing is rounded silently"):
+        db.express_sync.update("Order", 1, {"amount": {"$divide": 3}})
+
+
 def test_a_crafted_cursor_is_refused(db):
     with pytest.raises(InputError, match="not one that a ListNode returned"):
         db.express_sync.list("Order", cursor="eyJzIjo1LCJ2IjpbXX0=")

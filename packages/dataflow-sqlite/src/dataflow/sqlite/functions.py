@@ -84,9 +84,8 @@ def _arithmetic(op: str, left: Any, right: Any, kind: str) -> Any:
         try:
             result = Context(prec=60, traps=[Inexact]).divide(one, other)
         except Inexact:
-            if kind == "int":
-                return _refuse("the result is not a whole number; nothing is rounded silently")
-            result = AVERAGE.divide(one, other)
+            what = "a whole number" if kind == "int" else "an exact Decimal"
+            return _refuse(f"the result is not {what}; nothing is rounded silently")
     else:
         result = {"+": EXACT.add, "-": EXACT.subtract, "*": EXACT.multiply}[op](one, other)
     if kind != "int":
