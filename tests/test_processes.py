@@ -141,11 +141,6 @@ MIXED = {
         asyncio.run(db.express.create("Note", {"text": "x"}))
         db.express_sync.count("Note")
     """,
-    "an error at the end": """
-        asyncio.run(db.express.create("Note", {"text": "x"}))
-        sys.stderr = open(os.devnull, "w")
-        raise SystemExit(0)
-    """,
     "only reading": """
         async def main():
             await db.express.create("Note", {"text": "x"})
@@ -170,7 +165,9 @@ def test_nothing_but_the_database_stays_behind_when_a_script_ends(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["notes.db"]  # the write-ahead log was taken up
 
 
-@pytest.mark.parametrize("how", ["LocalRuntime().execute(workflow)", "asyncio.run(AsyncLocalRuntime().execute_async(workflow))"])
+@pytest.mark.parametrize(
+    "how", ["LocalRuntime().execute(workflow)", "asyncio.run(AsyncLocalRuntime().execute_async(workflow))"]
+)
 def test_the_interpreter_does_not_wait_for_a_statement_of_a_daemon_thread(tmp_path, how):
     done = run(
         f"""
@@ -220,7 +217,7 @@ def test_a_child_that_ends_like_any_program_leaves_the_parents_database_alone(tm
         """,
         tmp_path,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "11\\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "11\n", "")
     assert count(tmp_path) == 11
     with closing(sqlite3.connect(tmp_path / "notes.db")) as raw:
         assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -243,15 +240,17 @@ def test_a_child_goes_on_after_its_parent_has_ended(tmp_path):
         """,
         tmp_path,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "51\\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "51\n", "")
     assert count(tmp_path) == 51
 
 
-def test_a_child_does_not_inherit_the_transaction_that_another_thread_holds(tmp_path):
+def test_a_child_forked_in_the_middle_of_a_transaction_is_refused_the_file_and_the_parent_is_not(tmp_path):
+    """SQLite keeps its locks per process: what the child wrote could be lost, and what the parent holds confused."""
     done = run(
         """
         import threading
         from dataflow import BaseDataFlowNode
+        from dataflow.errors import UsageError
         from dataflow.runtime import LocalRuntime
         db.express_sync.create("Note", {"text": "before"})
         inside, leave = threading.Event(), threading.Event()
@@ -266,25 +265,61 @@ def test_a_child_does_not_inherit_the_transaction_that_another_thread_holds(tmp_
         inside.wait(10)
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads, from Python 3.12 on
-        read, write = os.pipe()
         child = os.fork()
         if not child:
-            code = 1
-            try:
-                code = 10 + db.express_sync.count("Note")["count"]  # the parent's transaction is not seen
-                os.write(write, b"x")
-                db.express_sync.create("Note", {"text": "child"})  # waits until the parent has committed
-                code += db.express_sync.count("Note")["count"]
-            finally:
-                os._exit(code)
-        os.read(read, 1)
+            codes = []
+            for act in (lambda: db.express_sync.count("Note"), lambda: DataFlow(sys.argv[1]).show_tables()):
+                try:
+                    act()
+                except UsageError as error:
+                    codes.append(error.code)
+            os._exit(0 if codes == ["forked-in-use"] * 2 else 1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         leave.set()
         thread.join()
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), db.express_sync.count("Note")["count"])
+        print(code, db.express_sync.count("Note")["count"])
         """,
         tmp_path,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "15 4\\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 3\n", "")
+
+
+def test_a_fork_waits_for_an_operation_that_is_about_to_end(tmp_path):
+    done = run(
+        """
+        import threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        db.express_sync.create("Note", {"text": "before"})
+        stop = threading.Event()
+        def work():
+            while not stop.is_set():
+                db.express_sync.create("Note", {"text": "x"})
+                db.express_sync.count("Note")
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        codes = []
+        for _ in range(10):
+            child = os.fork()
+            if not child:
+                code = 1
+                try:
+                    db.express_sync.create("Note", {"text": "child"})
+                    code = 0 if db.express_sync.count("Note")["count"] > 1 else 2
+                finally:
+                    os._exit(code)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        print(codes, db.express_sync.count("Note", {"text": "child"})["count"])
+        """,
+        tmp_path,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{[0] * 10} 10\n", "")
+    with closing(sqlite3.connect(tmp_path / "notes.db")) as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 POOL = """
@@ -328,7 +363,7 @@ def test_pools_of_processes_work_with_an_instance_of_the_module(tmp_path, method
         [sys.executable, "-W", "error", "script.py", method],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("36\\n12\\n66\\n", "")
+    assert (done.stdout, done.stderr) == ("36\n12\n66\n", "")
     assert count(tmp_path) == 66
 
 

@@ -30,6 +30,8 @@ T = TypeVar("T")
 OLDEST = (3, 37, 0)
 """STRICT tables came with SQLite 3.37, RETURNING with 3.35."""
 _LIVE: "weakref.WeakSet[SQLiteDatabase]" = weakref.WeakSet()
+_FORKING: "list[_Link]" = []  # held until the fork is done
+_CROSSED: set[str] = set()  # files that were in use when this process was forked: SQLite confuses whose locks they are
 _ABANDONED: list[Any] = []  # connections of a parent process: using or closing them here could harm its file
 
 
@@ -94,6 +96,9 @@ class _Link:
 
     def open(self) -> sqlite3.Connection:
         """Open the connection in the calling thread, which takes microseconds; the lock must be held."""
+        if _CROSSED and os.path.realpath(self.path) in _CROSSED:
+            msg = f"this process was forked while {self.lock.what} was in use, so it cannot use the file safely"
+            raise UsageError(msg, hint="fork between runs, or start processes with 'spawn'", code="forked-in-use")
         if self.raw is None:
             try:
                 self.raw = self._connect()
@@ -169,13 +174,24 @@ class _Link:
         self.raw = self.aio = None
         return pair
 
+    def shut(self) -> None:
+        """Close the connection, from any thread."""
+        raw, aio = self.take()
+        if aio is not None:
+            _close_aio(aio)
+        elif raw is not None:
+            raw.close()
+
     def abandon(self, *, keep: bool) -> None:
         """Forget the parent's connections in a forked child; memory (`keep`) was copied with the process."""
         if self.aio is not None:
             self.aio._connection = None  # noqa: SLF001  # its thread does not exist here
         _ABANDONED.append((self.raw, self.aio))
         self.aio = None
-        self.raw = self.raw if keep else None
+        if not keep:
+            if self.raw is not None:
+                _CROSSED.add(os.path.realpath(self.path))
+            self.raw = None
         self.lock.reset()
         self.guard = threading.Lock()
 
@@ -465,11 +481,7 @@ class SQLiteDatabase:
         for link in self._links():
             link.lock.acquire_blocking("close", self.config["lock_timeout"])
             try:
-                raw, aio = link.take()
-                if aio is not None:
-                    _close_aio(aio)
-                elif raw is not None:
-                    raw.close()
+                link.shut()
             finally:
                 link.lock.release()
 
@@ -479,14 +491,23 @@ class SQLiteDatabase:
     def at_exit(self) -> None:
         """Close what is idle when the interpreter ends; WAL keeps committed data safe either way."""
         for link in self._links():
-            raw, aio = link.take()
             with contextlib.suppress(Exception):
-                if raw is not None:
-                    raw.interrupt()  # a daemon thread may be in a statement
-                if aio is not None:
-                    _close_aio(aio)
-                elif raw is not None:
-                    raw.close()
+                if link.raw is not None and link.guard.locked():
+                    link.raw.interrupt()  # a daemon thread is in a statement
+                link.shut()
+
+    def before_fork(self) -> list[_Link]:
+        """Close a file, for SQLite's locks belong to one process; return the links that are kept from being used."""
+        kept = []
+        for link in self._links() if self.path != ":memory:" else ():
+            try:
+                link.lock.acquire_blocking("a fork", 1.0)
+            except DataFlowError:  # in use; the child will not use it
+                continue
+            kept.append(link)
+            with contextlib.suppress(Exception):
+                link.shut()
+        return kept
 
     def in_child(self) -> None:
         """Start afresh after a fork."""
@@ -532,9 +553,19 @@ def _at_exit() -> None:
         database.at_exit()
 
 
+def _before_fork() -> None:
+    _FORKING.extend([link for database in list(_LIVE) for link in database.before_fork()])
+
+
+def _in_parent() -> None:
+    while _FORKING:
+        _FORKING.pop().lock.release()
+
+
 def _in_child() -> None:
+    _FORKING.clear()
     for database in list(_LIVE):
         database.in_child()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
