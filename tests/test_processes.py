@@ -175,7 +175,8 @@ def test_the_interpreter_does_not_wait_for_a_statement_of_a_daemon_thread(tmp_pa
         from dataflow.runtime import AsyncLocalRuntime, LocalRuntime
         db.express_sync.create("Note", {{"text": "before"}})
         endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT 'x' || i FROM n"
-        workflow = db.workflow().add_node("TransactionScopeNode", "scope").add_node("NoteCreateNode", "n", {{"text": "no"}})
+        workflow = db.workflow().add_node("TransactionScopeNode", "scope")
+        workflow.add_node("NoteCreateNode", "n", {{"text": "no"}})
         workflow.add_node("AsyncSQLDatabaseNode", "sql", {{"query": "INSERT INTO notes (text) " + endless}})
         workflow = workflow.build()
         def work():
@@ -258,7 +259,8 @@ def test_a_child_forked_in_the_middle_of_a_transaction_is_refused_the_file_and_t
             def execute(self, input_data):
                 inside.set()
                 leave.wait(30)
-        workflow = db.workflow().add_node("TransactionScopeNode", "scope").add_node("NoteCreateNode", "n", {"text": "x"})
+        workflow = db.workflow().add_node("TransactionScopeNode", "scope")
+        workflow.add_node("NoteCreateNode", "n", {"text": "x"})
         workflow.add_node(Hold, "hold").add_node("NoteCreateNode", "m", {"text": "y"})
         thread = threading.Thread(target=LocalRuntime().execute, args=[workflow.build()])
         thread.start()
