@@ -28,7 +28,7 @@ def run(script, folder, url="sqlite:///notes.db", timeout=30):
 
 
 def count(folder):
-    with sqlite3.connect(folder / "notes.db") as connection:
+    with closing(sqlite3.connect(folder / "notes.db")) as connection:
         return connection.execute("SELECT count(*) FROM notes").fetchone()[0]
 
 

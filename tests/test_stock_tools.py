@@ -221,7 +221,8 @@ def test_the_sqlite3_shell_shows_and_checks_the_file(file):
     shell = shutil.which("sqlite3")
     if shell is None:
         pytest.skip("the sqlite3 shell is not installed")
-    commands = ".tables\n.mode csv\nSELECT name FROM makers;\nPRAGMA integrity_check;\nPRAGMA foreign_key_check;\n.lint fkey-indexes\n"
+    queries = ["SELECT name FROM makers;", "PRAGMA integrity_check;", "PRAGMA foreign_key_check;"]
+    commands = "\n".join([".tables", ".mode csv", *queries, ".lint fkey-indexes", ""])
     done = subprocess.run([shell, "-readonly", str(file)], input=commands, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     tables, name, check, *_ = done.stdout.splitlines()
