@@ -133,6 +133,7 @@ MIXED = {
         import threading
         thread = threading.Thread(target=lambda: asyncio.run(db.express.create("Note", {"text": "x"})))
         thread.start()
+        thread.join()
     """,
     "two instances, one closed": """
         other = DataFlow("sqlite:///other.db")

@@ -8,80 +8,31 @@ import asyncio
 import atexit
 import contextlib
 import os
-import re
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiosqlite
 
 from dataflow.config import Config, DatabaseURL
-from dataflow.dialect import COUNT, MANY, Command, Program
-from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, InputError, QueryError, UsageError
+from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, UsageError
 from dataflow.session import FairLock
 from dataflow.sqlite.errors import translate
-from dataflow.sqlite.functions import Refused, install
+from dataflow.sqlite.functions import install
+from dataflow.sqlite.session import SQLiteSession
 
-T = TypeVar("T")
 OLDEST = (3, 37, 0)
 """STRICT tables came with SQLite 3.37, RETURNING with 3.35."""
 _LIVE: "weakref.WeakSet[SQLiteDatabase]" = weakref.WeakSet()
-_FORKING: "list[_Link]" = []  # held until the fork is done
+_FORKING: "list[Link]" = []  # held until the fork is done
 _CROSSED: set[str] = set()  # files that were in use when this process was forked: SQLite confuses whose locks they are
 _ABANDONED: list[Any] = []  # connections of a parent process: using or closing them here could harm its file
 
 
-_STATEFUL = re.compile(r"pragma|attach|detach|temp", re.IGNORECASE)
-"""Words without which SQL of the user's own leaves a connection as it was."""
-_UNDO = ("ROLLBACK", "RELEASE")
-_SIGNALS_EVERY = 200_000
-"""Steps of SQLite's machine (some milliseconds) after which Ctrl-C is looked for."""
-
-
-class _Cancelled(BaseException):
-    """The program was cancelled; thrown into it, so that it undoes what it began."""
-
-
-class _Turn:
-    """One program on its way through a connection: whether it runs there now, and what is to stop it."""
-
-    __slots__ = ("_mutex", "_raw", "stop")
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._raw: sqlite3.Connection | None = None
-        self.stop: BaseException | None = None
-
-    def runs_on(self, raw: sqlite3.Connection | None) -> None:
-        """Note that the program starts on a connection, or has ended."""
-        with self._mutex:
-            self._raw = raw
-
-    def cancel(self) -> None:
-        """Stop the program, and interrupt the statement under way if it is its own."""
-        with self._mutex:
-            self.stop = _Cancelled()
-            if self._raw is not None:
-                self._raw.interrupt()
-
-    def watch(self) -> Generator[int, None, None]:
-        """Serve as a progress handler: Python runs signal handlers while this runs, and what they raise stops us."""
-        while True:
-            try:
-                while True:
-                    yield 0
-            except GeneratorExit:
-                return
-            except BaseException as error:  # noqa: BLE001  # sqlite3 would drop it
-                self.stop = error
-                yield 1
-
-
-class _Link:
+class Link:
     """One sqlite3 connection, opened on first use, with its lock and its aiosqlite thread."""
 
     def __init__(self, path: str, config: Config, *, reads_only: bool) -> None:
@@ -117,7 +68,12 @@ class _Link:
             raise DatabaseUnavailable(msg, hint=hint, where={"file": self.path})
         target = self.path if create or self.path == ":memory:" else f"{Path(self.path).as_uri()}?mode=rw"
         raw = sqlite3.connect(
-            target, uri=not create, isolation_level=None, check_same_thread=False, cached_statements=512
+            target,
+            uri=not create,
+            timeout=self.config["sqlite_busy_timeout"],
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=512,
         )
         try:
             if self.path != ":memory:" and not self.config["existing_schema_mode"]:
@@ -238,168 +194,6 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
             return
 
 
-class SQLiteSession:
-    """A leased connection.
-
-    Attributes:
-        depth: open transaction (1) plus savepoints.
-        max_parameters: as the connection reports.
-    """
-
-    __slots__ = ("_dirty", "_link", "_over", "_undone", "depth", "max_parameters")
-
-    def __init__(self, link: _Link) -> None:
-        self._link = link
-        self._dirty = False
-        self._over = False
-        self._undone = False
-        self.depth = 0
-        self.max_parameters = link.max_parameters
-
-    @property
-    def contended(self) -> bool:
-        """Whether somebody waits for this connection."""
-        return self._link.lock.contended
-
-    def _drive(self, program: Program[T], turn: _Turn, *, watch: bool = False) -> T:
-        """Run a program to its end on the connection, in whichever thread this is."""
-        with self._link.guard:
-            raw = self._link.raw
-            if raw is None:
-                program.close()
-                msg = "the database was closed while an operation ran"
-                raise UsageError(msg, hint="close it after the last operation", code="closed")
-            turn.runs_on(raw)
-            if watch:
-                handler = turn.watch()
-                raw.set_progress_handler(handler.__next__, _SIGNALS_EVERY)
-            try:
-                return self._steps(raw, program, turn)
-            finally:
-                turn.runs_on(None)
-                if watch:
-                    raw.set_progress_handler(None, 0)
-                    handler.close()
-
-    def _steps(self, raw: sqlite3.Connection, program: Program[T], turn: _Turn) -> T:
-        try:
-            command, arguments = next(program)
-            while True:
-                if turn.stop is not None and not command.sql.startswith(_UNDO):
-                    command, arguments = program.throw(turn.stop)
-                    continue
-                try:
-                    reply = self._execute(raw, command, arguments)
-                except DataFlowError as fault:
-                    command, arguments = program.throw(fault)
-                except (sqlite3.Error, UnicodeError, OverflowError, Refused) as error:
-                    if turn.stop is not None and not command.sql.startswith(_UNDO):
-                        continue  # it was interrupted; what interrupted it is thrown in its place
-                    command, arguments = program.throw(self._explained(error))
-                else:
-                    command, arguments = program.send(reply)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        except BaseException:
-            program.close()
-            raise
-
-    def _execute(self, raw: sqlite3.Connection, command: Command, arguments: Sequence[Any]) -> Any:
-        if self._over:
-            msg = "the call belongs to a run that is over"
-            raise UsageError(msg, hint="the run was cancelled or timed out; nothing more is written", code="run-over")
-        if self.depth and not raw.in_transaction:  # interrupted, disk full …: SQLite undid all of it
-            self._undone = command.sql.startswith("ROLLBACK") or (self._undone and command.sql.startswith(_UNDO))
-            if self._undone:
-                return 0
-            msg = "the database rolled the transaction back after an earlier error"
-            raise QueryError(msg, hint="let that error end the transaction, then run it again", code="rolled-back")
-        if command.returns is COUNT:
-            return raw.execute(command.sql, arguments).rowcount
-        if command.returns is MANY:
-            return raw.executemany(command.sql, arguments).rowcount
-        before = raw.total_changes
-        cursor = raw.execute(command.sql, arguments)
-        rows = cursor.fetchall()
-        if not command.named:
-            return rows
-        changed = cursor.rowcount
-        if changed < 0 and raw.total_changes > before:  # WITH … INSERT: sqlite3 does not count
-            changed = raw.execute("SELECT changes()").fetchone()[0]
-        self._dirty = self._dirty or _STATEFUL.search(command.sql) is not None
-        return [column[0] for column in cursor.description or ()], rows, changed
-
-    def _explained(self, error: Exception) -> DataFlowError:
-        known = translate(error, self._link.path) if isinstance(error, sqlite3.Error) else _unbindable(error)
-        known.__cause__ = error
-        return known
-
-    async def run(self, program: Program[T]) -> T:
-        """Run a program on aiosqlite's thread, in one hop; cancellation interrupts it and waits until it stopped."""
-        aio = self._link.aio
-        assert aio is not None
-        turn = _Turn()
-        try:
-            return await aio._execute(self._drive, program, turn)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001
-        except asyncio.CancelledError:
-            turn.cancel()
-            await _drained(aio)
-            raise
-
-    def run_blocking(self, program: Program[T]) -> T:
-        """Run a program in the calling thread; in the main thread, Ctrl-C interrupts its statement."""
-        return self._drive(program, _Turn(), watch=threading.current_thread() is threading.main_thread())
-
-    def _clean(self) -> None:
-        self._over = True
-        link = self._link
-        while not link.guard.acquire(timeout=0.05):  # a thread that a cancelled run left behind is in a statement
-            if link.raw is not None:
-                link.raw.interrupt()
-        try:
-            if link.raw is not None:
-                if link.raw.in_transaction:
-                    link.raw.rollback()
-                if self._dirty:
-                    link.reset(link.raw)
-        finally:
-            link.guard.release()
-        self.depth = 0
-
-    async def release(self) -> None:
-        """Roll back what is open, and give the connection back."""
-        self.release_blocking()
-
-    def release_blocking(self) -> None:
-        """Roll back what is open, and give the connection back."""
-        try:
-            self._clean()
-        finally:
-            self._link.lock.release()
-
-
-async def _drained(aio: aiosqlite.Connection) -> None:
-    """Wait until what is queued for a connection's thread is done; cancelling does not shorten this."""
-    while True:
-        try:
-            await aio._execute(lambda: None)  # type: ignore[no-untyped-call]  # noqa: SLF001
-        except asyncio.CancelledError:
-            continue
-        except ValueError:  # closed meanwhile
-            pass
-        return
-
-
-def _unbindable(error: Exception) -> DataFlowError:
-    if isinstance(error, Refused):  # out of a collation, which sqlite3 does not wrap
-        hint = "something else wrote it: correct the row, or the field's type"
-        return QueryError(str(error), hint=hint, code="bad-stored-value")
-    msg = "a parameter cannot be stored: " + (
-        "text with lone surrogates" if isinstance(error, UnicodeError) else "an integer beyond 64 bits"
-    )
-    return InputError(msg, hint="convert it first")
-
-
 class SQLiteDatabase:
     """The connections of one DataFlow to one SQLite database."""
 
@@ -415,11 +209,11 @@ class SQLiteDatabase:
         self.path = ":memory:" if url.path == ":memory:" else os.path.abspath(url.path)
         self.config = config
         self.closed = False
-        self.writer = _Link(self.path, config, reads_only=False)
-        self.reader = self.writer if self.path == ":memory:" else _Link(self.path, config, reads_only=True)
+        self.writer = Link(self.path, config, reads_only=False)
+        self.reader = self.writer if self.path == ":memory:" else Link(self.path, config, reads_only=True)
         _LIVE.add(self)
 
-    def _choose(self, *, write: bool) -> _Link:
+    def _choose(self, *, write: bool) -> Link:
         if self.closed:
             msg = "this DataFlow is closed"
             raise UsageError(msg, hint="create a new one, or close it later", code="closed")
@@ -485,7 +279,7 @@ class SQLiteDatabase:
             finally:
                 link.lock.release()
 
-    def _links(self) -> list[_Link]:
+    def _links(self) -> list[Link]:
         return [self.reader, self.writer] if self.reader is not self.writer else [self.writer]
 
     def at_exit(self) -> None:
@@ -496,7 +290,7 @@ class SQLiteDatabase:
                     link.raw.interrupt()  # a daemon thread is in a statement
                 link.shut()
 
-    def before_fork(self) -> list[_Link]:
+    def before_fork(self) -> list[Link]:
         """Close a file, for SQLite's locks belong to one process; return the links that are kept from being used."""
         kept = []
         for link in self._links() if self.path != ":memory:" else ():
