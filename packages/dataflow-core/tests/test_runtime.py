@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import os
 import signal
 import sqlite3
 import subprocess
@@ -872,13 +873,13 @@ def test_ctrl_c_while_waiting_for_another_run_leaves_the_queue(db):
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
         with pytest.raises(KeyboardInterrupt):
             db.express_sync.update("Account", 1, {"balance": 99})
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
     leave.set()
     thread.join()
     assert db.express_sync.update("Account", 1, {"balance": {"$inc": 1}})["balance"] == 2

@@ -1,7 +1,9 @@
 """Cancelling and timing out: the statement under way stops, nothing is half-written, the connection goes on."""
 
 import asyncio
+import os
 import random
+import signal
 import threading
 
 import pytest
@@ -190,6 +192,29 @@ async def test_cancelling_one_of_several_calls_in_a_transaction_leaves_the_other
     results, _ = await run(db, "TransactionScopeNode", ("RowCreateNode", {"n": 5}), "Together")
     assert results["n2"]["n"] == [0, 1, 2]
     await usable(db, 5)
+
+
+class Stop(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, Stop])
+@pytest.mark.parametrize("query", [ENDLESS, ENDLESS_WRITE])
+def test_what_a_signal_handler_raises_interrupts_a_statement_in_the_main_thread(db, raised, query):
+    def interrupt(number, frame):
+        raise raised
+
+    workflow = db.workflow().add_node("TransactionScopeNode", "tx").add_node("RowCreateNode", "a", {"n": 5})
+    built = workflow.add_node("AsyncSQLDatabaseNode", "b", {"query": query}).build()
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(KeyboardInterrupt if raised is KeyboardInterrupt else WorkflowExecutionError) as caught:
+            LocalRuntime().execute(built)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert raised is KeyboardInterrupt or isinstance(caught.value.__cause__, Stop)
+    asyncio.run(usable(db))
 
 
 # -- timeouts ---------------------------------------------------------------------------------------------------------
