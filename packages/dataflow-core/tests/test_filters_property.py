@@ -1,8 +1,6 @@
 """Filters, sorts, pages and aggregates against the plain-Python oracle, on generated rows and questions."""
 
-import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -10,9 +8,8 @@ from hypothesis import strategies as st
 
 from dataflow import DataFlow
 from dataflow.errors import QueryError
-
-sys.path.insert(0, str(Path(__file__).parent))  # importmode=importlib leaves it out
-import oracle
+from dataflow.testing import oracle
+from dataflow.testing.oracle import strategies
 
 ALWAYS = settings(
     deadline=None,
@@ -49,7 +46,7 @@ def spelled(sort):
 
 
 @settings(ALWAYS, max_examples=200)
-@given(data=oracle.tables(), questions=st.lists(oracle.filters(), min_size=3, max_size=6))
+@given(data=strategies.tables(), questions=st.lists(strategies.filters(), min_size=3, max_size=6))
 def test_a_filter_finds_exactly_the_rows_that_satisfy_it_in_plain_python(db, data, questions):
     fill(db, data)
     for question in questions:
@@ -64,9 +61,11 @@ def test_every_operator_of_a_field_means_what_it_means_in_plain_python(db, name)
 
     @settings(ALWAYS, max_examples=100 if name == "text" else 25)
     @given(
-        column=st.lists(st.none() | oracle.values(name, kind), max_size=8),
+        column=st.lists(st.none() | strategies.values(name, kind), max_size=8),
         questions=st.lists(
-            oracle.member_conditions() if kind == "json" else oracle.conditions(name, kind), min_size=1, max_size=6
+            strategies.member_conditions() if kind == "json" else strategies.conditions(name, kind),
+            min_size=1,
+            max_size=6,
         ),
     )
     def check(column, questions):
@@ -80,7 +79,7 @@ def test_every_operator_of_a_field_means_what_it_means_in_plain_python(db, name)
 
 
 @settings(ALWAYS, max_examples=80)
-@given(data=oracle.tables(), question=oracle.filters("Maker"))
+@given(data=strategies.tables(), question=strategies.filters("Maker"))
 def test_a_filter_reaches_through_a_relation_to_many(db, data, question):
     fill(db, data)
     expected = [row["id"] for row in data["Maker"] if oracle.matches(question, row, "Maker", data)]
@@ -88,7 +87,7 @@ def test_a_filter_reaches_through_a_relation_to_many(db, data, question):
 
 
 @settings(ALWAYS, max_examples=150)
-@given(rows=st.lists(oracle.documents | st.none(), max_size=6), condition=oracle.member_conditions())
+@given(rows=st.lists(strategies.documents | st.none(), max_size=6), condition=strategies.member_conditions())
 @example(rows=[{"a": 1}], condition={"$eq": {"a": 1.0}})
 @example(rows=[{"a": 10**20}, {"a": 1}], condition={"a": {"$gte": 1e20}})
 @example(rows=[{'q"t': 1}, {"b\\s": 1}, {"n\nl": 1}], condition={'q"t': 1})
@@ -103,7 +102,7 @@ def test_a_filter_on_json_compares_members_with_their_type(db, rows, condition):
 
 
 @settings(ALWAYS, max_examples=100)
-@given(data=oracle.tables(things=9), sort=oracle.sorts())
+@given(data=strategies.tables(things=9), sort=strategies.sorts())
 def test_rows_come_in_the_order_asked_for_and_by_key_where_that_leaves_a_choice(db, data, sort):
     fill(db, data)
     expected = oracle.ordered(data["Thing"], sort)
@@ -113,7 +112,10 @@ def test_rows_come_in_the_order_asked_for_and_by_key_where_that_leaves_a_choice(
 
 @settings(ALWAYS, max_examples=100)
 @given(
-    data=oracle.tables(things=9), sort=oracle.sorts(), question=st.just({}) | oracle.filters(), limit=st.integers(1, 4)
+    data=strategies.tables(things=9),
+    sort=strategies.sorts(),
+    question=st.just({}) | strategies.filters(),
+    limit=st.integers(1, 4),
 )
 def test_keyset_pages_visit_every_row_once_in_the_order_of_the_whole_list(db, data, sort, question, limit):
     fill(db, data)
@@ -135,7 +137,9 @@ def test_keyset_pages_visit_every_row_once_in_the_order_of_the_whole_list(db, da
 
 
 @settings(ALWAYS, max_examples=250)
-@given(data=oracle.tables(things=8), question=st.just({}) | oracle.filters(depth=1), asked=oracle.aggregates())
+@given(
+    data=strategies.tables(things=8), question=st.just({}) | strategies.filters(depth=1), asked=strategies.aggregates()
+)
 @example(
     data={"Maker": [], "Thing": [{"id": n, "number": v} for n, v in enumerate((oracle.INT_MAX, 1, -1), 1)]},
     question={},

@@ -6,7 +6,6 @@ import sys
 import time as clock
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,9 +16,7 @@ from hypothesis import strategies as st
 
 from dataflow import DataFlow
 from dataflow.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parent))  # importmode=importlib leaves it out
-from oracle import INT_MAX, INT_MIN, Color, Level, canonical
+from dataflow.testing.oracle import INT_MAX, INT_MIN, Color, Level, canonical
 
 SETTINGS = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 

@@ -29,7 +29,7 @@ from dataflow.plan.stages import ordered
 from dataflow.plugins import specs
 from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
-from dataflow.session import CURRENT_RUN, Call, atomic, notify
+from dataflow.session import CURRENT_RUN, Call, atomic, notify, undone
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -170,6 +170,7 @@ class Core:
                 msg = f"the models {other.name} and {spec.name} share the table {spec.table!r}"
                 hint = f"set __tablename__ on {spec.name}"
                 raise ModelError(msg, hint=hint, where=where, code="duplicate-table")
+        self._refuse_long_names(spec, where)
         taken = {index.name.lower(): model.name for model in self.models.values() for index in model.spec.indexes}
         taken |= {model.spec.table.lower(): model.name for model in self.models.values()}
         taken[spec.table.lower()] = spec.name
@@ -179,6 +180,15 @@ class Core:
                 hint = "names of indexes and tables are global in a schema, whatever their case: rename it"
                 raise ModelError(msg, hint=hint, where=where, code="duplicate-index")
             taken[index.name.lower()] = spec.name
+
+    def _refuse_long_names(self, spec: ModelSpec, where: Mapping[str, str | int]) -> None:
+        most = self.dialect.longest_name
+        for name in (spec.table, *spec.fields, *(index.name for index in spec.indexes)):
+            size = len(name.encode())
+            if most is not None and size > most:
+                msg = f"the name {name!r} has {size} bytes, and {self.dialect.name} allows {most}"
+                hint = "shorten it; __tablename__ names the table, __indexes__ the indexes"
+                raise ModelError(msg, hint=hint, where=where, code="long-name")
 
     def refuse_taken_node(self, name: str, what: str) -> None:
         if name in self.node_types or name in self.plugins.workflow_nodes:
@@ -285,14 +295,15 @@ class Core:
         return True
 
     def _create(self, models: list[BoundModel], call: Call) -> Program[None]:
-        from dataflow.schema import create_missing
-
-        yield from atomic(call, self._create_locked(create_missing(models, self.dialect, create=True)))
+        yield from atomic(call, self._create_locked(models))
         call.after_commit += [partial(setattr, model, "ready", True) for model in models]
 
-    def _create_locked(self, body: Program[None]) -> Program[None]:
+    def _create_locked(self, models: list[BoundModel]) -> Program[None]:
+        from dataflow.schema import create_missing
+
         yield from self.dialect.schema_lock()
-        yield from body
+        yield from self.dialect.before_tables([model.spec for model in models])
+        yield from create_missing(models, self.dialect, create=True)
 
     async def ensure(self, models: Iterable[BoundModel]) -> None:
         """Create what is missing for these models, once."""
@@ -342,13 +353,17 @@ class Core:
         finally:
             program.close()
 
+    def _apart(self, program: Program[T], call: Call) -> Program[T]:
+        """Keep a failing call from spoiling the transaction it joined, where a failed statement does."""
+        return undone(program, call.session) if self.dialect.aborts_on_error else program
+
     async def run(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:
         """Run a program: in the open transaction of the surrounding run, else on a leased connection."""
         run = CURRENT_RUN.get()
         session = None if run is None else run.joined(self)
         if session is not None:
             call.session = session
-            result = await session.run(self.observe(program))
+            result = await session.run(self.observe(self._apart(program, call)))
             assert run is not None
             run.remember(self, call.after_commit)
             return result
@@ -367,7 +382,7 @@ class Core:
         session = None if run is None else run.joined(self)
         if session is not None:
             call.session = session
-            result = session.run_blocking(self.observe(program))
+            result = session.run_blocking(self.observe(self._apart(program, call)))
             assert run is not None
             run.remember(self, call.after_commit)
             return result

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dataflow.fields import FieldSpec
     from dataflow.model import ModelSpec
 
-ROWS, COUNT, MANY = "rows", "count", "many"
+ROWS, COUNT, MANY, COPY = "rows", "count", "many", "copy"
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -33,15 +33,18 @@ class Command:
 
     Attributes:
         sql: in the driver's own parameter style.
-        returns: ROWS (list of tuples), COUNT (rows changed), or MANY (one text, a list of argument tuples; COUNT).
+        returns: ROWS (list of tuples), COUNT (rows changed), MANY (one text, a list of argument tuples; rows changed),
+            or COPY (the driver's way of loading a list of rows into `target`; only for dialects that send it).
         writes: whether it may change data.
-        named: whether ROWS replies start with the tuple of column names (SQL of the user's own).
+        named: SQL of the user's own: the reply is (column names, rows, rows changed).
+        target: (table, columns) of a COPY.
     """
 
     sql: str
     returns: str = ROWS
     writes: bool = False
     named: bool = False
+    target: tuple[str, tuple[str, ...]] | None = None
 
 
 Step = tuple[Command, Sequence[Any]]
@@ -78,6 +81,10 @@ class Session(Protocol):
 
     def release_blocking(self) -> None:
         """`release` for the calling thread."""
+        ...
+
+    def abandon(self) -> None:
+        """`release` from wherever this is, for a run that nobody drives any more (its event loop was closed)."""
         ...
 
 
@@ -134,12 +141,16 @@ class Dialect:
         capabilities: filled in from its DialectSpec.
         nulls_need_order: whether NULLS FIRST and LAST must be written to get the common order.
         aborts_on_error: whether a failed statement spoils its transaction, so that only a savepoint can save the rest.
+        numbers_apart: whether generated ids come from a counter that must be told (`numbered`) of ids callers choose.
+        longest_name: most bytes of an identifier (UTF-8), or None where there is no limit.
     """
 
     name: ClassVar[str] = ""
     capabilities: Mapping[str, str] = {}
     nulls_need_order: ClassVar[bool] = False
     aborts_on_error: ClassVar[bool] = True
+    numbers_apart: ClassVar[bool] = False
+    longest_name: ClassVar[int | None] = None
     isolation_levels: ClassVar[tuple[str, ...]] = (
         "READ_UNCOMMITTED",
         "READ_COMMITTED",
@@ -165,6 +176,10 @@ class Dialect:
     def quote(self, identifier: str) -> str:
         """Quote an identifier, always."""
         return self.sqlalchemy.identifier_preparer.quote_identifier(identifier)
+
+    def placeholder(self, position: int) -> str:
+        """Return how parameter number `position` (from 1) is written in the driver's style."""
+        raise NotImplementedError
 
     # -- types ----------------------------------------------------------------------------------------------------
     def column_type(self, field: t.FieldType) -> "TypeEngine[Any]":
@@ -218,6 +233,11 @@ class Dialect:
     def schema_lock(self) -> Program[None]:
         """Hold off other processes that create tables, until the transaction ends."""
         raise NotImplementedError
+
+    def before_tables(self, models: "Sequence[ModelSpec]") -> Program[None]:
+        """Create what tables need before they can be created: schemas, types. Runs under the schema lock."""
+        del models
+        yield from ()
 
     # -- transactions ---------------------------------------------------------------------------------------------
     def begin(self, isolation: str | None, *, write: bool) -> Command:
@@ -283,6 +303,20 @@ class Dialect:
         """Return an INSERT construct that knows ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""
         raise NotImplementedError
 
+    def created(self, table: "sa.Table") -> "ColumnElement[Any] | None":
+        """Return what RETURNING of an upsert lists as true for a row that was created, false for one that was changed.
+
+        None where the database cannot tell: then the keys are looked up beforehand, which needs a dialect whose write
+        transactions exclude each other.
+        """
+        del table
+        return None
+
+    def numbered(self, table: str, column: str, highest: int) -> Program[None]:
+        """Let the counter of a generated column go on after `highest`, which the caller chose."""
+        del table, column, highest
+        yield from ()
+
     def insert_many(
         self, insert: "Insert", rows: "Sequence[Sequence[Any]]", most_parameters: int
     ) -> Program[tuple[int, list[Any]]]:
@@ -303,9 +337,11 @@ class Insert:
         group: text of one row's parenthesis.
         tail: what follows (ON CONFLICT …, RETURNING …).
         columns: names, in the order of a row's values.
+        types: their column types.
         returning: number of returned columns.
         batch_size: most rows per statement.
-        generated: the column whose values the database generates for these rows, or None.
+        generated: the column whose values the database generates where rows do not give one (it may be among
+            `columns`; then None asks for a generated value), or None.
         arguments: values of the parameters in `tail`.
     """
 
@@ -314,6 +350,7 @@ class Insert:
     group: str
     tail: str
     columns: tuple[str, ...]
+    types: "tuple[TypeEngine[Any], ...]" = attrs.field(repr=False)
     returning: int = 0
     batch_size: int = 1000
     generated: str | None = None
@@ -347,6 +384,7 @@ def refuse_unsupported(dialect: Dialect, capability: str) -> None:
 
 
 __all__ = [
+    "COPY",
     "COUNT",
     "MANY",
     "ROWS",

@@ -9,7 +9,7 @@ DataFlowError
 ├── InputError              parameters of an operation are wrong; nothing was written
 ├── NotFoundError           no record under that key
 ├── SchemaError             a table or column is missing or differs
-├── DatabaseError           the database refused: QueryError, DatabaseUnavailable, DatabaseTimeout
+├── DatabaseError           the database refused: QueryError, DatabaseUnavailable, DatabaseTimeout, SerializationError
 │   └── IntegrityError      UniqueError, ForeignKeyError, NotNullError, CheckError
 ├── UsageError              the right call in the wrong place (thread, loop, closed instance)
 └── WorkflowError           WorkflowBuildError, WorkflowExecutionError
@@ -240,6 +240,12 @@ class DatabaseTimeout(DatabaseError):
     """A lock, connection or statement was not granted or done in time."""
 
     code = "timeout"
+
+
+class SerializationError(DatabaseError):
+    """Concurrent transactions excluded each other; this one was undone and may be run again."""
+
+    code = "serialization"
 
 
 class UsageError(DataFlowError):

@@ -388,7 +388,7 @@ class FilterCompiler:
             def bind(convert: Any) -> Any:
                 def encode(operand: Any) -> Any:
                     picked = pick(operand)
-                    value = picked if op in TEXT or op in FLAGS else t.canonical_json(_plain(picked))
+                    value = picked if op in TEXT or op in FLAGS else _canonical(op, _plain(picked))
                     return value if convert is None else _pattern(convert)(value)
 
                 return self.builder.operand(index, encode, label)
@@ -442,6 +442,11 @@ def _constant(item: Any) -> Callable[[Any], Any]:
 
 def _only(kind: str) -> Callable[[Any], Any]:
     return lambda operand: [item for item in operand if _json_kind(item) == kind]
+
+
+def _canonical(op: str, value: Any) -> Any:
+    """Normalise an operand; the list of an `$in` is no level of the documents in it."""
+    return [t.canonical_json(item) for item in value] if op == "$in" else t.canonical_json(value)
 
 
 def _plain(value: Any) -> Any:

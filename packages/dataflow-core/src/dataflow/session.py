@@ -156,6 +156,27 @@ def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Pro
     return result
 
 
+def undone(program: Program[T], session: Session) -> Program[T]:
+    """Run part of an open transaction so that only this part is undone when it fails."""
+    name = f"df_node_{session.depth}"
+    yield Command(f"SAVEPOINT {name}", COUNT), ()
+    try:
+        result = yield from program
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield Command(f"ROLLBACK TO SAVEPOINT {name}", COUNT), ()
+        yield Command(f"RELEASE SAVEPOINT {name}", COUNT), ()
+        raise
+    yield Command(f"RELEASE SAVEPOINT {name}", COUNT), ()
+    return result
+
+
+def standing_still() -> frozenset[asyncio.AbstractEventLoop]:
+    """Return the event loops that cannot run anything until the current call returns: work sent there would wait."""
+    return _loop.stopped(blocking=False)
+
+
 class FairLock:
     """A lock that threads and tasks of any event loop can wait for, first come, first served.
 

@@ -4,7 +4,7 @@ Placeholders are `:name` with a dict or `$1` with a list, on every database; the
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -124,14 +124,14 @@ def _statement(chunk: list[re.Match[str]]) -> Statement | None:
     )
 
 
-def bind(statement: Statement, params: Any, encode: Any, style: str = "?") -> tuple[str, list[Any]]:
+def bind(statement: Statement, params: Any, encode: Any, placeholder: Callable[[int], str]) -> tuple[str, list[Any]]:
     """Return a statement's SQL and its arguments in the driver's style.
 
     Args:
         statement: from `parse`.
         params: dict for `:name`, list for `$1`, or None.
         encode: turns each value into the driver's.
-        style: "?" for question marks, "$" for numbered dollars.
+        placeholder: writes the place of argument number n (from 1).
 
     Raises:
         InputError: placeholders and params do not match.
@@ -145,7 +145,7 @@ def bind(statement: Statement, params: Any, encode: Any, style: str = "?") -> tu
         name = part[0]
         used.add(name)
         arguments.append(encode(_value(name, params)))
-        out.append("?" if style == "?" else f"${len(arguments)}")
+        out.append(placeholder(len(arguments)))
     _all_used(used, params)
     return "".join(out), arguments
 

@@ -34,8 +34,10 @@ def from_environment(plugins: PluginSet) -> Config:
 
 def check_settings(plugins: PluginSet, app: App | None) -> Check:
     """Check the ``DATAFLOW_…`` variables: each must be known, and fit."""
-    specs = {_variable(spec): spec for spec in declared(plugins) if spec.scope == "instance"}
-    known = [*specs, *_OWN, *(f"DATAFLOW_{name.upper()}" for name in later.SETTINGS)]
+    every = declared(plugins)
+    specs = {_variable(spec): spec for spec in every if spec.scope == "instance"}
+    others = [_variable(spec) for spec in every if spec.scope == "process"]
+    known = [*specs, *others, *_OWN, *(f"DATAFLOW_{name.upper()}" for name in later.SETTINGS)]
     given = sorted(name for name in os.environ if name.startswith("DATAFLOW_"))
     problems = [_unread(name, known) for name in given if name not in known]
     with contextlib.suppress(PluginError):  # settings in conflict: see `declared`

@@ -36,11 +36,10 @@ def sql_program(
     if len(statements) > 1 and params:
         msg = "params go with one statement, and the query has several"
         raise InputError(msg, hint="send the statements one by one", code="bad-params")
-    style = "?" if core.dialect.sqlalchemy.positional and core.dialect.sqlalchemy.paramstyle == "qmark" else "$"
     commands = []
     for statement in statements:
         try:
-            text, arguments = sqltext.bind(statement, params, core.dialect.encode_any, style)
+            text, arguments = sqltext.bind(statement, params, core.dialect.encode_any, core.dialect.placeholder)
         except ValueRefused as refused:
             raise InputError(f"params: {refused.message}", hint=refused.hint, code="bad-params") from None
         commands.append((Command(text, ROWS, statement.writes, named=True), arguments))

@@ -107,8 +107,12 @@ class Plan:
     def run(self, values: list[Any], call: Call) -> Program[Any]:
         """Execute: one step, then guards, records of the same transaction, and notes for after the commit."""
         reply = yield self.command, self.arguments(values, call)
-        if self.plain:
-            return reply
+        if not self.plain:
+            yield from self.follow(reply, call)
+        return reply
+
+    def follow(self, reply: Any, call: Call) -> Program[None]:
+        """Do what features want done after the statement."""
         changed = reply if self.command.returns == COUNT else len(reply)
         for guard in self.guards:
             guard(call, changed)
@@ -117,7 +121,6 @@ class Plan:
             for record in self.records:
                 yield from record(call, rows)
             call.after_commit += [partial(note, call, rows) for note in self.notifications]
-        return reply
 
 
 def refused_problem(label: str, refused: ValueRefused, **where: str | int) -> Problem:

@@ -70,7 +70,14 @@ class BulkWriting(ModelOperation):
         return columns or tuple(self.bound.fields)[-1:]  # a multi-row INSERT needs a column; it gets None in every row
 
     def plan(
-        self, builder: PlanBuilder, statement: Any, columns: tuple[str, ...], batch: int, keys: tuple[str, ...]
+        self,
+        builder: PlanBuilder,
+        statement: Any,
+        columns: tuple[str, ...],
+        batch: int,
+        keys: tuple[str, ...],
+        *,
+        told: Any = None,
     ) -> "BulkPlan":
         """Compile an INSERT for one row, and cut its text where rows repeat.
 
@@ -80,16 +87,26 @@ class BulkWriting(ModelOperation):
             columns: names to write.
             batch: rows per statement.
             keys: columns to return; all where a feature wants to see the records.
+            told: an expression to return after them: whether the row was created.
         """
         returned = tuple(self.bound.fields) if builder.remembers else keys
-        if returned:
-            statement = statement.returning(*builder.returned(returned))
+        listed = [*builder.returned(returned), *([] if told is None else [told])]
+        if listed:
+            statement = statement.returning(*listed)
         compiled = statement.compile(dialect=self.bound.core.dialect.sqlalchemy)
         head, values, rest = str(compiled).partition(" VALUES (")
         group, _, tail = rest.partition(")")
-        generated = next((n for n, f in self.bound.fields.items() if f.spec.generated and n not in columns), None)
+        generated = next((name for name, field in self.bound.fields.items() if field.spec.generated), None)
         insert = Insert(
-            self.bound.spec.table, head + values[:-1], f"({group})", tail, columns, len(returned), batch, generated
+            self.bound.spec.table,
+            head + values[:-1],
+            f"({group})",
+            tail,
+            columns,
+            tuple(builder.table.c[name].type for name in columns),
+            returning=len(listed),
+            batch_size=batch,
+            generated=generated,
         )
         return BulkPlan(
             insert,
@@ -101,6 +118,7 @@ class BulkWriting(ModelOperation):
             tuple(builder.records),
             tuple(builder.notifications),
             tuple(builder.source(name, compiled) for name in compiled.positiontup[len(columns) :]),
+            told is not None,
         )
 
     def encoder(self, plan: "BulkPlan", shared: Mapping[str, Any], call: Call) -> rw.RowEncoder:
@@ -144,6 +162,7 @@ class BulkPlan:
         decode: returned row -> dict.
         forced, encodes, guards, records, notifications: what features asked for.
         tail: (binder, encoder) of each parameter that follows the rows.
+        told: whether each returned row ends in whether it was created.
     """
 
     insert: Insert
@@ -155,6 +174,7 @@ class BulkPlan:
     records: tuple[Any, ...]
     notifications: tuple[Any, ...]
     tail: tuple[tuple[Binder, Convert | None], ...] = ()
+    told: bool = False
 
     def write(self, dialect: Dialect, rows: Sequence[Sequence[Any]], call: Call) -> Program[tuple[int, list[Any]]]:
         """Insert encoded rows: (rows written, returned rows); features see the records in the same transaction."""
@@ -164,10 +184,15 @@ class BulkPlan:
             arguments = tuple(value if convert is None else convert(value) for value, convert in values)
             insert = attrs.evolve(insert, arguments=arguments)
         written, returned = yield from dialect.insert_many(insert, rows, call.session.max_parameters)
+        if dialect.numbers_apart and insert.generated in insert.columns:
+            place = insert.columns.index(insert.generated)
+            highest = max((row[place] for row in rows if row[place] is not None), default=None)
+            if highest is not None:
+                yield from dialect.numbered(insert.table, insert.generated, highest)
         for guard in self.guards:
             guard(call, written)
         if self.records or self.notifications:
-            records = [self.decode(row) for row in returned]
+            records = [self.decode(row[:-1] if self.told else row) for row in returned]
             for record in self.records:
                 yield from record(call, records)
             call.after_commit += [partial(note, call, records) for note in self.notifications]

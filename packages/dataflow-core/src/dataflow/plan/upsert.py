@@ -15,7 +15,7 @@ from dataflow.plan import rows as rw
 from dataflow.plan.builder import Plan, PlanBuilder
 from dataflow.plan.bulk import BulkPlan, BulkWriting, Tally
 from dataflow.plan.operation import ModelOperation, Result
-from dataflow.plan.write import insert_plan, missing_fields
+from dataflow.plan.write import counted, insert_plan, missing_fields
 from dataflow.session import Call, atomic
 from dataflow.types import ValueRefused
 
@@ -71,7 +71,11 @@ class Upsert(ModelOperation):
                 problems += self.check_field(name, value)
         if problems:
             raise self.bound.refuse(problems, self.name)
-        return (yield from atomic(call, self._upsert({name: create[name] for name in key}, create, found, extra, call)))
+        named = {name: create[name] for name in key}
+        if self.bound.core.dialect.created(self.bound.table) is None:
+            return (yield from atomic(call, self._in_two(named, create, found, extra, call)))
+        body = self._in_one(named, create, found, extra, call)
+        return (yield from counted(self, create, body, call))  # type: ignore[no-any-return]
 
     def _check_key(self, where: Mapping[str, Any], create: Mapping[str, Any], key: tuple[str, ...]) -> None:
         problems = [
@@ -92,7 +96,66 @@ class Upsert(ModelOperation):
         if problems:
             raise self.bound.refuse(problems, self.name)
 
-    def _upsert(
+    def _in_one(
+        self, key: dict[str, Any], create: dict[str, Any], found: list[ch.Change], extra: Any, call: Call
+    ) -> Program[dict[str, Any]]:
+        """Let the database decide, in one statement that tells what it did."""
+        names = tuple(create)
+        operands: list[Any] = list(create.values())
+        plan_key = ("upsert_one", names, tuple(key), ch.change_shape(found, operands), extra)
+        both: _Either = self.bound.plans.get(
+            plan_key, lambda: self._compile_one(names, tuple(key), found, len(operands), extra)
+        )
+        if both.fresh.plain and both.changed.plain:
+            rows = yield both.fresh.command, both.fresh.arguments(operands, call)
+            return self._told(rows, both, key)
+        return (yield from atomic(call, self._followed(both, operands, key, call)))
+
+    def _followed(
+        self, both: "_Either", operands: list[Any], key: Mapping[str, Any], call: Call
+    ) -> Program[dict[str, Any]]:
+        rows = yield both.fresh.command, both.fresh.arguments(operands, call)
+        result = self._told(rows, both, key)
+        half = both.fresh if result.status["created"] else both.changed
+        yield from half.follow([row[:-1] for row in rows], call)
+        return result
+
+    @staticmethod
+    def _told(rows: Sequence[Any], both: "_Either", key: Mapping[str, Any]) -> Result:
+        if not rows:
+            raise unseen(tuple(key))
+        half = both.fresh if rows[0][-1] else both.changed
+        return Result(half.decode(rows[0][:-1]), {"created": bool(rows[0][-1])})
+
+    def _compile_one(
+        self, names: tuple[str, ...], key: tuple[str, ...], found: list[ch.Change], operands: int, extra: Any
+    ) -> "_Either":
+        dialect = self.bound.core.dialect
+        builder = PlanBuilder(self.bound, self.name, "insert", options=dict(extra)).apply_features()
+        table = builder.table
+        for index, name in enumerate(names):
+            if name not in builder.sets:
+                builder.sets[name] = builder.operand(index, builder.encoder(name), name, like=table.c[name])
+        ch.defaults(builder, set(names))
+        change = PlanBuilder(self.bound, self.name, "update", options=dict(extra), table=table, root=builder)
+        change.apply_features()
+        if found:
+            ch.compile_changes(change, found, len(names))
+        fresh = change.sets or {key[0]: table.c[key[0]]}  # nothing to change: RETURNING must see the row all the same
+        statement = dialect.insert(table).values(builder.sets)
+        statement = statement.on_conflict_do_update(
+            index_elements=[table.c[name] for name in key],
+            set_=fresh,
+            where=sa.and_(*change.predicates) if change.predicates else None,
+        )
+        columns = tuple(self.bound.fields)
+        statement = statement.returning(*builder.returned(columns), dialect.created(table))
+        return _Either(
+            builder.compile(statement, operands=operands, columns=columns),
+            change.compile(statement, operands=operands, columns=columns),
+        )
+
+    def _in_two(
         self, key: dict[str, Any], create: dict[str, Any], found: list[ch.Change], extra: Any, call: Call
     ) -> Program[dict[str, Any]]:
         """Lock the writer, change what is there, else insert. The transaction makes both steps one."""
@@ -120,6 +183,20 @@ class Upsert(ModelOperation):
         statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
         statement = statement.returning(*builder.returned(columns))
         return builder.compile(statement, operands=operands, columns=columns)
+
+
+@attrs.frozen
+class _Either:
+    """One statement that inserts or changes; features may want different things done after each."""
+
+    fresh: Plan
+    changed: Plan
+
+
+def unseen(key: Sequence[str], rows: str = "") -> UniqueError:
+    """Build the error for a key that a record holds which features hide from the call."""
+    msg = f"a record that this call cannot see holds the key ({', '.join(key)}){rows}"
+    return UniqueError(msg, hint="give other keys, or call with the right to see that record")
 
 
 @attrs.frozen
@@ -258,7 +335,14 @@ class BulkUpsert(BulkWriting):
         statement = statement.on_conflict_do_update(
             index_elements=[table.c[name] for name in key], set_=fresh, where=confined
         )
-        return self.plan(builder, statement, columns, batch, (*self.bound.spec.primary_key, *key) if ids else ())
+        return self.plan(
+            builder,
+            statement,
+            columns,
+            batch,
+            (*self.bound.spec.primary_key, *key) if ids else (),
+            told=self.bound.core.dialect.created(table),
+        )
 
     def _batch(
         self, group: _Group, part: Sequence[tuple[int, Mapping[str, Any]]], key: tuple[str, ...], extra: Any,
@@ -271,11 +355,15 @@ class BulkUpsert(BulkWriting):
             raise self.bound.refuse(faults, self.name) from None
         places = [group.encoder.columns.index(name) for name in key]
         keys = [tuple(row[place] for place in places) for row in encoded]
-        existing = yield from self._existing(keys, key, extra, call)
+        existing = 0
+        if not group.plan.told:
+            existing = yield from self._existing(keys, key, extra, call)
         written, returned = yield from group.plan.write(self.bound.core.dialect, encoded, call)
+        if group.plan.told:
+            existing = sum(not row[-1] for row in returned)
+            returned = [row[:-1] for row in returned]
         if written < len(part):
-            msg = f"a record that this call cannot see holds the key ({', '.join(key)}) of one of the rows"
-            raise UniqueError(msg, hint="give the rows other keys, or call with the right to see that record")
+            raise unseen(key, " of one of the rows")
         tally.created += len(part) - existing
         tally.updated += existing
         tally.done += len(part)

@@ -13,7 +13,7 @@ from dataflow.plan.bound import BoundModel
 from dataflow.plan.builder import Plan, PlanBuilder
 from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.read import not_found
-from dataflow.session import Call
+from dataflow.session import Call, atomic
 
 
 def missing_fields(operation: ModelOperation, given: Iterable[str]) -> list[Problem]:
@@ -39,6 +39,28 @@ def insert_plan(operation: ModelOperation, names: tuple[str, ...], extra: Any) -
     return builder.compile(statement, operands=len(names), columns=columns)
 
 
+def counted_fields(bound: BoundModel) -> tuple[str, ...]:
+    """Return the fields whose values the database generates."""
+    return tuple(field.name for field in bound.spec.fields.values() if field.generated)
+
+
+def counted(operation: ModelOperation, values: Mapping[str, Any], body: Program[Any], call: Call) -> Program[Any]:
+    """Run what inserts a record; where the caller chose an id, the counter of ids goes on after it."""
+    if not operation.bound.core.dialect.numbers_apart:
+        return (yield from body)
+    chosen = [name for name in counted_fields(operation.bound) if values.get(name) is not None]
+    if not chosen:
+        return (yield from body)
+    return (yield from atomic(call, _numbering(operation.bound, values, chosen, body)))
+
+
+def _numbering(bound: BoundModel, values: Mapping[str, Any], chosen: list[str], body: Program[Any]) -> Program[Any]:
+    reply = yield from body
+    for name in chosen:
+        yield from bound.core.dialect.numbered(bound.spec.table, name, values[name])
+    return reply
+
+
 class Create(ModelOperation):
     """Insert one record."""
 
@@ -46,7 +68,7 @@ class Create(ModelOperation):
 
     def __init__(self, bound: BoundModel) -> None:
         super().__init__(bound)
-        self._counted = tuple(field.name for field in bound.spec.fields.values() if field.generated)
+        self.counted = counted_fields(bound)
 
     def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
         problems = super().check(params, partial=partial)
@@ -68,7 +90,7 @@ class Create(ModelOperation):
             if problems:
                 raise self.bound.refuse(problems, self.name)
             fields |= values
-        for name in self._counted:
+        for name in self.counted:
             if name in fields and fields[name] is None:  # as in rows of a bulk: the database gives it
                 del fields[name]
         return fields, options
@@ -85,7 +107,8 @@ class Create(ModelOperation):
         extra = self.shaped(options, call)
         names = tuple(fields)
         plan: Plan = self.bound.plans.get(("create", names, extra), lambda: self._compile(fields, extra))
-        rows = yield from run_plan(plan, list(fields.values()), call)
+        body = run_plan(plan, list(fields.values()), call)
+        rows = yield from counted(self, fields, body, call)
         result = Result(plan.decode(rows[0]))
         result.status = {"created": True}
         return result

@@ -34,7 +34,7 @@ _FEATURE = ("name", "stage", "before", "after", "capability", "extend_model", "e
 _DESCRIPTORS: Mapping[str, tuple[type, Callable[[Any], list[str]]]] = {
     "dataflow_settings": (
         specs.SettingSpec,
-        lambda s: [f"{'setting' if s.scope == 'instance' else 'model option'} {s.name!r}"],
+        lambda s: [f"{'model option' if s.scope == 'model' else 'setting'} {s.name!r}"],
     ),
     "dataflow_dialects": (
         specs.DialectSpec,

@@ -46,7 +46,8 @@ class SettingSpec:
         type: bool, int, float, str, or object for anything.
         default: value when nobody sets it.
         doc: one sentence, with the unit.
-        scope: "instance" for DataFlow keywords, "model" for keys of ``__dataflow__``.
+        scope: "instance" for DataFlow keywords, "model" for keys of ``__dataflow__``, "process" for an environment
+            variable that only the package itself reads.
         choices: the only values allowed, if not empty.
         minimum: smallest number allowed, or None.
     """

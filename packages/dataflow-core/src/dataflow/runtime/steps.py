@@ -13,7 +13,7 @@ import attrs
 from dataflow import _log
 from dataflow.dialect import COUNT, Command, Program, Session
 from dataflow.errors import DatabaseTimeout, DataFlowError, InputError, UsageError, WorkflowExecutionError
-from dataflow.session import COMMIT, Call, Run, surroundings
+from dataflow.session import COMMIT, Call, Run, surroundings, undone
 from dataflow.types import kind
 from dataflow.workflow.tasks import DatabaseTask, PythonTask, ScopeTask, Task
 
@@ -142,7 +142,7 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
         state.tell(task, "running")
         try:
             program = task.program(state.inputs(task), call)
-            result = yield from _saved(program, call) if scoped else program
+            result = yield from undone(program, session) if scoped else program
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -160,22 +160,6 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
         if not scoped and session.contended and done < len(tasks):
             return done
     return len(tasks)
-
-
-def _saved(program: Program[Any], call: Call) -> Program[Any]:
-    """Undo what a failing node of a scope wrote, so that the scope may keep the rest."""
-    name = f"df_node_{call.session.depth}"
-    yield Command(f"SAVEPOINT {name}", COUNT), ()
-    try:
-        result = yield from program
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield Command(f"ROLLBACK TO SAVEPOINT {name}", COUNT), ()
-        yield Command(f"RELEASE SAVEPOINT {name}", COUNT), ()
-        raise
-    yield Command(f"RELEASE SAVEPOINT {name}", COUNT), ()
-    return result
 
 
 def _begin(scope: ScopeTask, session: Session) -> Program[None]:
@@ -223,6 +207,11 @@ def steps(tasks: Sequence[Task], state: RunState) -> Steps:
                 yield from _database(stretch, state, scopes)  # type: ignore[arg-type]
             elif isinstance(first, PythonTask):
                 yield from _python(first, state, scopes)
+    except GeneratorExit:  # nobody drives the run any more
+        for core in scopes:
+            state.run.rolled_back(core)
+            state.run.transactions.pop(core).abandon()
+        raise
     except BaseException as error:
         for core, scope in list(scopes.items()):
             session = state.run.transactions.pop(core)
@@ -323,9 +312,15 @@ def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Co
             raise NodeFailed(stretch[0], error) from error
         try:
             done = yield Drive(session, core.observe(chain(stretch, state, session, scoped=False)))
-        finally:
+        except GeneratorExit:  # nobody drives the run any more
+            session.abandon()
+            raise
+        except BaseException:
             yield Release(session)
             state.run.committed(core)
+            raise
+        yield Release(session)
+        state.run.committed(core)
         stretch = stretch[done:]
 
 

@@ -78,6 +78,10 @@ class SQLite(Dialect):
         dialect.insert_returning = dialect.update_returning = dialect.delete_returning = True
         return dialect
 
+    def placeholder(self, position: int) -> str:
+        del position
+        return "?"
+
     # -- types ----------------------------------------------------------------------------------------------------
     def column_type(self, field: t.FieldType) -> sa.types.TypeEngine[Any]:
         return _STORAGE.get(field.storage, sa.Text())
@@ -332,13 +336,14 @@ class SQLite(Dialect):
         size = max(1, min(insert.batch_size, (most_parameters - len(insert.arguments)) // width))
         written = 0
         returned: list[Any] = []
+        counted = insert.generated is not None and insert.generated not in insert.columns and insert.returning == 1
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             sql = insert.head + ", ".join([insert.group] * len(part)) + insert.tail
             values = [*chain.from_iterable(part), *insert.arguments]
             if insert.returning:
                 reply = yield Command(sql, writes=True), values
-                returned += sorted(reply) if insert.generated and insert.returning == 1 else reply
+                returned += sorted(reply) if counted else reply
                 written += len(reply)
             else:
                 written += yield Command(sql, COUNT, writes=True), values

@@ -207,6 +207,9 @@ class SQLiteSession:
             self._link.lock.release()
 
 
+    abandon = release_blocking
+
+
 async def _drained(aio: aiosqlite.Connection) -> None:
     """Wait until what is queued for a connection's thread is done; cancelling does not shorten this."""
     while True:

@@ -1,0 +1,173 @@
+"""How a connection to the server is opened: URL and settings into the driver's arguments; is there a pooler in between?
+
+A pooler in transaction mode gives every transaction another session, so nothing may be kept in one: no prepared
+statements, no session settings.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import asyncpg
+import attrs
+
+from dataflow.config import Config, DatabaseURL
+from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError
+from dataflow.postgres.errors import translate
+
+_OWN = {"application_name": "postgres_application_name", "sslmode": "postgres_sslmode"}
+_OPTIONS = (
+    "application_name", "channel_binding", "connect_timeout", "dbname", "gsslib", "host", "krbsrvname", "options",
+    "passfile", "password", "port", "service", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation",
+    "sslpassword", "sslrootcert", "ssl_max_protocol_version", "ssl_min_protocol_version", "target_session_attrs",
+    "user",
+)  # fmt: skip
+"""What may follow ``?`` in a URL: libpq's words, as far as the driver knows them."""
+_STATEMENTS = 1024
+"""Prepared statements that a connection keeps."""
+
+
+@attrs.frozen
+class Target:
+    """Where to connect, and how.
+
+    Attributes:
+        arguments: what the driver's ``connect`` takes.
+        settings: parameters of the session.
+        pooled: whether a pooler in transaction mode is in between; None: find out.
+        needed: settings of the user's that a pooler would lose, each with what to do instead.
+    """
+
+    arguments: Mapping[str, Any] = attrs.field(repr=False)
+    settings: Mapping[str, str]
+    pooled: bool | None
+    needed: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What two targets share exactly if their connections are interchangeable."""
+        return (tuple(sorted(self.arguments.items())), tuple(sorted(self.settings.items())), self.pooled)
+
+
+def target(url: DatabaseURL, config: Config) -> Target:
+    """Read URL and settings.
+
+    Raises:
+        ConfigurationError: an option of the URL is unknown, or contradicts a setting.
+    """
+    query = dict(url.query)
+    for name in query:
+        if name not in _OPTIONS:
+            msg = f"PostgreSQL URLs take no option {name!r}"
+            raise ConfigurationError(msg, hint=f"options: {', '.join(_OPTIONS)}", code="bad-url")
+    for option in ("sslmode", "sslrootcert", "sslcert", "sslkey"):
+        value = config[f"postgres_{option}"]
+        if value is not None and query.setdefault(option, value) != value:
+            msg = f"the URL says {option}={query[option]}, the setting postgres_{option} says {value}"
+            raise ConfigurationError(msg, hint="say it once", code="bad-setting")
+    if config["pool_reset_on_return"] != "rollback":
+        msg = "pool_reset_on_return='commit' would keep half of what a failed run has written"
+        raise ConfigurationError(
+            msg, hint="leave it out: transactions are committed by their nodes", code="bad-setting"
+        )
+    name = query.pop("application_name", "") or config["postgres_application_name"]
+    timeout = query.pop("connect_timeout", "")
+    settings = {"application_name": name, "lock_timeout": f"{max(int(config['lock_timeout'] * 1000), 1)}"}
+    needed = []
+    if config["postgres_statement_timeout"]:
+        settings["statement_timeout"] = f"{max(int(config['postgres_statement_timeout'] * 1000), 1)}"
+        needed.append("postgres_statement_timeout (ALTER ROLE … SET statement_timeout = …)")
+    if config["postgres_schema"]:
+        settings["search_path"] = '"' + config["postgres_schema"].replace('"', '""') + '"'
+        needed.append("postgres_schema (ALTER ROLE … SET search_path = …)")
+    if "options" in query:
+        settings["options"] = query.pop("options")
+    arguments: dict[str, Any] = {
+        "dsn": f"postgresql://?{urlencode(query)}" if query else None,
+        "host": (url.host or "").strip("[]") or None,
+        "port": url.port,
+        "user": url.user or None,
+        "password": url.password,
+        "database": url.path or None,
+        "timeout": float(timeout) if timeout else max(config["lock_timeout"], 0.001),
+    }
+    pooled = {"auto": None, "none": False, "transaction": True}[config["pooler"]]
+    return Target(arguments, settings, pooled, tuple(needed))
+
+
+async def open_connection(to: Target) -> tuple[asyncpg.Connection, bool]:
+    """Open a connection: (connection, whether a pooler is in between).
+
+    Raises:
+        DatabaseUnavailable: the server cannot be reached, or refuses.
+        ConfigurationError: a pooler cannot keep a setting that was asked for.
+    """
+    try:
+        if to.pooled is not None:
+            return await _open(to, pooled=to.pooled), to.pooled
+        try:
+            connection = await _open(to, pooled=False)
+        except asyncpg.PostgresError as error:
+            if "startup parameter" not in str(error):
+                raise
+            return await _open(to, pooled=True), True
+        if not await _is_pooled(connection):
+            return connection, False
+        await connection.close()
+        return await _open(to, pooled=True), True
+    except DataFlowError:
+        raise
+    except Exception as error:
+        raise refused(to, error) from error
+
+
+async def _open(to: Target, *, pooled: bool) -> asyncpg.Connection:
+    if pooled and to.needed:
+        msg = f"a pooler in transaction mode cannot keep {'; '.join(to.needed)}"
+        raise ConfigurationError(msg, hint="set it on the role as shown, and leave the setting out", code="pooler")
+    name = {"application_name": to.settings["application_name"]}
+    return await asyncpg.connect(
+        **to.arguments,
+        server_settings=name if pooled else dict(to.settings),
+        statement_cache_size=0 if pooled else _STATEMENTS,
+        max_cached_statement_lifetime=0,
+        max_cacheable_statement_size=0,
+    )
+
+
+async def _is_pooled(connection: asyncpg.Connection) -> bool:
+    """Compare the process that the connection names with the one that answers: a pooler stands in between."""
+    await connection.execute("BEGIN")  # one server for both round trips of the question
+    try:
+        statement = await connection.prepare("SELECT pg_backend_pid()", name="")
+        return bool(await statement.fetchval() != connection.get_server_pid())
+    finally:
+        await connection.execute("COMMIT")
+
+
+def refused(to: Target, error: Exception) -> DataFlowError:
+    """Explain why no connection could be opened, without the password."""
+    where: dict[str, str | int] = {"host": str(to.arguments["host"] or "localhost")}
+    if to.arguments["port"]:
+        where["port"] = to.arguments["port"]
+    if isinstance(error, TimeoutError):
+        msg = f"the database server did not answer within {to.arguments['timeout']:g} s"
+        return DatabaseUnavailable(msg, hint="check host, port and firewall", where=where)
+    if isinstance(error, asyncpg.PostgresError):
+        known = translate(error)
+        if not isinstance(known, DatabaseUnavailable) or "was lost" in known.message:
+            text = str(error).split("\n", maxsplit=1)[0]
+            known = DatabaseUnavailable(f"the database server refused the connection: {text}", hint="see its log")
+        return known.at(**where)
+    if isinstance(error, (ConnectionError, OSError)):
+        msg = "the database server cannot be reached"
+        hint = "start it, or correct host and port of the URL"
+        if isinstance(error, FileNotFoundError):
+            hint = "start it, or correct host and port of the URL; a missing certificate file gives this error as well"
+        return DatabaseUnavailable(msg, hint=hint, where=where)
+    if isinstance(error, (asyncpg.InterfaceError, ValueError)):
+        text = str(error).split("\n", maxsplit=1)[0]
+        return ConfigurationError(f"the connection options do not fit: {text}", hint="correct the URL", code="bad-url")
+    return DatabaseUnavailable(
+        f"the driver could not connect: {type(error).__name__}", hint="see the cause", where=where
+    )

@@ -1,0 +1,157 @@
+"""The connections of one DataFlow to a PostgreSQL database: one pool per event loop, shared by equal settings.
+
+A pool belongs to the loop that opened it, and closes with it; synchronous callers use the background loop's.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+import weakref
+from typing import Any
+
+import asyncpg
+
+from dataflow.config import Config, DatabaseURL
+from dataflow.errors import UsageError
+from dataflow.postgres.connection import target
+from dataflow.postgres.pool import Pool
+from dataflow.postgres.session import PostgresSession
+
+_POOLS: "dict[tuple[int, Any], Pool]" = {}
+"""(event loop, target and sizes) -> pool."""
+_LIVE: "weakref.WeakSet[PostgresDatabase]" = weakref.WeakSet()
+_ABANDONED: list[Any] = []  # pools of a parent process: closing them here would end its sessions
+_mutex = threading.Lock()
+
+
+class PostgresDatabase:
+    """The connections of one DataFlow."""
+
+    blocking = False
+
+    def __init__(self, url: DatabaseURL, config: Config) -> None:
+        self.url = url
+        self.config = config
+        self.to = target(url, config)
+        sizes = ("pool_size", "pool_max_overflow", "pool_recycle", "pool_pre_ping", "lock_timeout")
+        self._key = (self.to.key, tuple(config[name] for name in sizes))
+        self.closed = False
+        self.pooled: bool | None = self.to.pooled
+        _LIVE.add(self)
+
+    def _pool(self) -> Pool:
+        if self.closed:
+            msg = "this DataFlow is closed"
+            raise UsageError(msg, hint="create a new one, or close it later", code="closed")
+        loop = asyncio.get_running_loop()
+        key = (id(loop), self._key)
+        pool = _POOLS.get(key)
+        if pool is None or pool.closed or pool.loop is not loop:
+            with _mutex:
+                _sweep()
+                pool = _POOLS[key] = Pool(self.to, self.config)
+        pool.users.add(id(self))
+        return pool
+
+    async def lease(self, *, write: bool, holder: str) -> PostgresSession:
+        """Wait for a connection of the running loop's pool."""
+        del write  # every connection can do both
+        pool = self._pool()
+        link = await pool.take(holder)
+        self.pooled = pool.pooled
+        return PostgresSession(pool, link)
+
+    def lease_blocking(self, *, write: bool, holder: str) -> PostgresSession:
+        """Not for this database: synchronous callers go through the background loop."""
+        del write, holder
+        raise UsageError("PostgreSQL is not driven in the calling thread", hint="use db.express_sync or LocalRuntime")
+
+    def _leave(self) -> list[Pool]:
+        """Close this DataFlow to new calls; return the pools that nobody else uses."""
+        self.closed = True
+        with _mutex:
+            mine = [pool for pool in _POOLS.values() if id(self) in pool.users]
+            for pool in mine:
+                pool.users.discard(id(self))
+            alone = [pool for pool in mine if not pool.users]
+            for key in [key for key, pool in _POOLS.items() if pool in alone]:
+                del _POOLS[key]
+        return alone
+
+    async def close(self) -> None:
+        """Close all connections, after the operations under way."""
+        here = asyncio.get_running_loop()
+        for pool in self._leave():
+            if pool.loop is here:
+                await pool.close()
+            elif pool.loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.close(), pool.loop))
+            else:
+                pool.abandon()
+
+    def close_blocking(self) -> None:
+        """Close all connections, from any thread; on an event loop itself, without waiting for operations under way."""
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        for pool in self._leave():
+            if pool.loop is here:
+                task = here.create_task(pool.close())
+                pool.keep(task)
+            elif pool.loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(pool.close(), pool.loop)
+                with contextlib.suppress(TimeoutError):
+                    closing.result(self.config["lock_timeout"] + 10)
+            else:
+                pool.abandon()
+
+    def describe(self) -> dict[str, Any]:
+        """Say where the database is and how it is reached."""
+        pools = [pool for pool in list(_POOLS.values()) if id(self) in pool.users]
+        return {
+            "dialect": "postgresql",
+            "url": str(self.url),
+            "asyncpg": asyncpg.__version__,
+            "pooler": {None: "not known yet", True: "transaction", False: "none"}[self.pooled],
+            "schema": self.config["postgres_schema"],
+            "pools": len(pools),
+            "connections_in_use": sum(len(pool.lent) for pool in pools),
+            "most_connections_per_event_loop": self.config["pool_size"] + self.config["pool_max_overflow"],
+        }
+
+
+def _sweep() -> None:
+    """Forget pools whose loop was closed."""
+    for key, pool in list(_POOLS.items()):
+        if pool.loop.is_closed():
+            del _POOLS[key]
+            pool.abandon()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Say goodbye to the server where a loop still runs (the background loop of synchronous calls)."""
+    pools, farewells = list(_POOLS.values()), []
+    _POOLS.clear()
+    for pool in pools:
+        if pool.loop.is_running():
+            with contextlib.suppress(Exception):
+                farewells.append(asyncio.run_coroutine_threadsafe(pool.close(patience=0.0), pool.loop))
+        else:
+            pool.abandon()
+    for farewell in farewells:
+        with contextlib.suppress(Exception):
+            farewell.result(0.5)
+
+
+def _in_child() -> None:
+    global _mutex  # noqa: PLW0603  # it may have been held when the process was forked
+    _mutex = threading.Lock()
+    _ABANDONED.extend(_POOLS.values())
+    _POOLS.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)

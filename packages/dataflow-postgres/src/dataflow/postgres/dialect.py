@@ -1,0 +1,249 @@
+"""PostgreSQL's side of the dialect protocol: connections, types, schema. Expressions and bulk are its neighbours'.
+
+Native types throughout: bigint, double precision, text compared by code point, timestamptz, numeric, uuid, jsonb,
+arrays, bytea. Enums are text with a CHECK unless the setting `postgres_native_enums` asks for enum types.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime, time
+from decimal import Context, Decimal
+from enum import Enum
+from functools import cached_property
+from json import JSONDecoder
+from typing import Any, ClassVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+
+from dataflow import types as t
+from dataflow.config import Config, DatabaseURL
+from dataflow.dialect import COUNT, ColumnInfo, Command, Convert, Database, Program
+from dataflow.errors import ConfigurationError, DatabaseTimeout, SchemaError
+from dataflow.fields import UNSET, FieldSpec
+from dataflow.model import ModelSpec
+from dataflow.naming import snake
+from dataflow.postgres.bulk import Bulk
+from dataflow.postgres.expressions import Expressions
+
+_STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
+    "int": sa.BigInteger(),
+    "float": sa.Double(),
+    "str": pg.TEXT(collation="C"),
+    "bool": sa.Boolean(),
+    "bytes": pg.BYTEA(),
+    "datetime": pg.TIMESTAMP(timezone=True),
+    "date": sa.Date(),
+    "time": pg.TIME(),
+    "decimal": sa.Numeric(),
+    "uuid": sa.Uuid(),
+    "enum": pg.TEXT(collation="C"),
+    "json": pg.JSONB(),
+}
+_SCHEMA_LOCK = 7_022_315_511_034_981  # any number; the same for every process that creates tables
+_EXACT = Context(prec=150_000, Emax=999_999, Emin=-999_999)
+
+
+def _canonical(value: Decimal) -> Decimal:
+    """Strip trailing zeros, which computed or foreign numbers may have; without exponent."""
+    if not value:
+        return Decimal(0)
+    stripped = value.normalize(_EXACT)
+    return stripped if stripped == value and stripped.as_tuple().exponent <= 0 else value.quantize(1, context=_EXACT)  # type: ignore[operator]
+
+
+_sorted_json = JSONDecoder(object_pairs_hook=lambda pairs: dict(sorted(pairs))).decode
+"""Read JSON; jsonb keeps keys by length."""
+
+
+def _uuid(value: UUID) -> UUID:
+    return UUID(int=value.int)  # the driver's own subclass compares equal, and is another type
+
+
+def quoted(text: str) -> str:
+    """Write a text literal (with standard_conforming_strings, the default since PostgreSQL 9.1)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+class PostgreSQL(Expressions, Bulk):
+    """The PostgreSQL dialect."""
+
+    name: ClassVar[str] = "postgresql"
+    nulls_need_order: ClassVar[bool] = True
+    aborts_on_error: ClassVar[bool] = True
+    numbers_apart: ClassVar[bool] = True
+    longest_name: ClassVar[int | None] = 63
+
+    def __init__(self) -> None:
+        self.native_enums = False
+
+    def connect(self, url: DatabaseURL, config: Config) -> Database:
+        from dataflow.postgres.database import PostgresDatabase  # the driver loads on first use
+
+        self.native_enums = config["postgres_native_enums"]
+        self.lock_timeout = config["lock_timeout"]
+        self.schema = config["postgres_schema"]
+        return PostgresDatabase(url, config)
+
+    def identity(self, url: DatabaseURL) -> str:
+        options = dict(url.query)
+        host, port = url.host or options.get("host", "localhost"), url.port or options.get("port", 5432)
+        host = "localhost" if host in ("127.0.0.1", "::1", "[::1]") else host
+        return f"postgresql:{host}:{port}/{url.path or options.get('dbname', '')}"
+
+    @cached_property
+    def sqlalchemy(self) -> Any:
+        dialect: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
+        dialect.server_version_info = (15, 0)
+        dialect._backslash_escapes = False  # noqa: SLF001  # what SQLAlchemy finds out when it connects
+        return dialect
+
+    def placeholder(self, position: int) -> str:
+        return f"${position}"
+
+    # -- types ----------------------------------------------------------------------------------------------------
+    def column_type(self, field: t.FieldType) -> sa.types.TypeEngine[Any]:
+        if isinstance(field, t.ArrayType):
+            return pg.ARRAY(self.column_type(field.item))
+        if isinstance(field, t.EnumType) and self.native_enums:
+            return pg.ENUM(*field.choices, name=snake(field.enum.__name__), create_type=False)
+        return _STORAGE.get(field.storage, pg.TEXT(collation="C"))
+
+    def encoder(self, field: t.FieldType) -> Convert | None:
+        if isinstance(field, t.ArrayType):
+            inner = self.encoder(field.item)
+            return None if inner is None else lambda items: [inner(item) for item in items]
+        return t.dump_json if field.storage == "json" else None
+
+    def decoder(self, field: t.FieldType) -> Convert | None:
+        if isinstance(field, t.ArrayType):
+            inner = self.decoder(field.item)
+            return None if inner is None else lambda items: [inner(item) for item in items]
+        decoders: dict[str, Convert] = {"decimal": _canonical, "uuid": _uuid, "json": _sorted_json}
+        return decoders.get(field.storage)
+
+    def encode_any(self, value: Any) -> Any:
+        if isinstance(value, Enum):
+            return self.encode_any(value.value)
+        plain: tuple[tuple[type, t.FieldType], ...] = (
+            (bool, t.BoolType()),
+            (int, t.IntType()),
+            (float, t.FloatType()),
+            (str, t.StrType()),
+            (bytes, t.BytesType()),
+            (datetime, t.DateTimeType()),
+        )
+        for kind, own in plain:
+            if isinstance(value, kind):
+                return own.accept(value)
+        if value is None or isinstance(value, (date, time, Decimal, UUID, list, tuple)):
+            return value
+        return t.dump_json(t.canonical_json(value))
+
+    # -- schema ---------------------------------------------------------------------------------------------------
+    def column_options(self, field: FieldSpec, check: str) -> dict[str, Any]:
+        del check
+        if field.generated:
+            return {"server_default": sa.Identity(always=False)}
+        if field.write:
+            return {"server_default": sa.text("CURRENT_TIMESTAMP")}
+        if field.default is UNSET:
+            return {}
+        literal = self._literal(field.type, field.type.accept(field.default))
+        return {"server_default": sa.text(literal.replace(":", r"\:"))}
+
+    def _literal(self, field: t.FieldType, value: Any) -> str:
+        """Write an accepted value as a constant of its column's type."""
+        if value is None:
+            return "NULL"
+        if isinstance(field, t.ArrayType):
+            items = ", ".join(self._literal(field.item, item) for item in value)
+            return f"ARRAY[{items}]::{self.type_text(self.column_type(field))}"
+        if field.storage in ("int", "bool"):
+            return str(value).lower()
+        text = {"bytes": lambda: "\\x" + value.hex(), "json": lambda: t.dump_json(value), "float": lambda: repr(value)}
+        return f"{quoted(text.get(field.storage, lambda: str(value))())}::{self.type_text(self.column_type(field))}"
+
+    def checks(self, field: FieldSpec) -> list[str]:
+        if not field.type.choices or self.native_enums:
+            return []
+        texts = ", ".join(map(quoted, field.type.choices))
+        return [f"{self.quote(field.name)} IN ({texts})".replace(":", r"\:")]
+
+    def before_tables(self, models: Sequence[ModelSpec]) -> Program[None]:
+        if self.schema:
+            yield Command(f"CREATE SCHEMA IF NOT EXISTS {self.quote(self.schema)}", COUNT, writes=True), ()
+        if not self.native_enums:
+            return
+        enums: dict[str, t.EnumType] = {}
+        for field in (field.type for model in models for field in model.fields.values()):
+            own = field.item if isinstance(field, t.ArrayType) else field
+            if isinstance(own, t.EnumType):
+                enums[snake(own.enum.__name__)] = own
+        for name, enum in enums.items():
+            yield from self._create_enum(name, enum)
+
+    def _create_enum(self, name: str, enum: t.EnumType) -> Program[None]:
+        sql = (
+            "SELECT enumlabel::text FROM pg_enum JOIN pg_type ON pg_type.oid = enumtypid "
+            "WHERE typname = $1 AND typnamespace = to_regnamespace(quote_ident(current_schema())) "
+            "ORDER BY enumsortorder"
+        )
+        found = [row[0] for row in (yield Command(sql), (name,))]
+        if not found:
+            labels = ", ".join(map(quoted, enum.choices))
+            yield Command(f"CREATE TYPE {self.quote(name)} AS ENUM ({labels})", COUNT, writes=True), ()
+        elif not set(enum.choices) <= set(found):
+            lacking = ", ".join(label for label in enum.choices if label not in found)
+            msg = f"the enum type {name!r} of the database lacks {lacking}"
+            raise SchemaError(msg, hint=f"ALTER TYPE {self.quote(name)} ADD VALUE '…'", code="enum-differs")
+
+    def list_tables(self) -> Program[list[str]]:
+        rows = yield Command(_TABLES), ()
+        return [row[0] for row in rows if not row[0].startswith("dataflow_")]
+
+    def list_columns(self, table: str) -> Program[list[ColumnInfo]]:
+        rows = yield Command(_COLUMNS), (table,)
+        return [ColumnInfo(*row) for row in rows]
+
+    def list_indexes(self, table: str) -> Program[list[str]]:
+        rows = yield Command(_INDEXES), (table,)
+        return [row[0] for row in rows]
+
+    def schema_lock(self) -> Program[None]:
+        """Ask again and again: a process that waits inside pg_advisory_lock would hold a snapshot all the while."""
+        asked = Command("SELECT pg_try_advisory_xact_lock($1)")
+        for _ in range(max(int(self.lock_timeout / 0.05), 1)):
+            rows = yield asked, (_SCHEMA_LOCK,)
+            if rows[0][0]:
+                return
+            yield Command("SELECT pg_sleep(0.05)"), ()
+        msg = f"another process has been creating tables for {self.lock_timeout:g} s"
+        raise DatabaseTimeout(msg, hint="end it, or raise the setting lock_timeout (seconds)")
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+    def begin(self, isolation: str | None, *, write: bool) -> Command:
+        del write  # a reading transaction may be continued by a writing node
+        if isolation is None:
+            return Command("BEGIN", COUNT)
+        if isolation not in self.isolation_levels:
+            raise ConfigurationError("there is no such isolation level", code="bad-parameter")
+        return Command(f"BEGIN ISOLATION LEVEL {isolation.replace('_', ' ')}", COUNT)
+
+
+_TABLES = """\
+SELECT relname::text FROM pg_class
+WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p')
+ORDER BY relname COLLATE "C\""""
+_COLUMNS = """\
+SELECT attname::text, format_type(atttypid, atttypmod), NOT attnotnull,
+       EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid AND indisprimary AND attnum = ANY (indkey)),
+       pg_get_expr(adbin, adrelid)
+FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+WHERE attrelid = to_regclass(quote_ident(current_schema()) || '.' || quote_ident($1))
+      AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum"""
+_INDEXES = """\
+SELECT relname::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE indrelid = to_regclass(quote_ident(current_schema()) || '.' || quote_ident($1))"""
