@@ -1,11 +1,13 @@
 """Fixtures for core's tests.
 
-Core alone has no database: these tests run on SQLite, so workflow-dataflow-sqlite must be installed as well.
+Core alone has no database: these tests run on SQLite and PostgreSQL, so the packages of both must be installed, and
+workflow-dataflow-testing, which starts the server.
 """
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +52,38 @@ class Bench:
             return "\n".join(raw.iterdump())
 
 
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    """A fresh database in memory."""
-    with DataFlow(":memory:") as db:
+_SCHEMAS = count()
+
+
+@contextmanager
+def _bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param == "sqlite":
+        with DataFlow(":memory:") as db:
+            yield Bench(db)
+        return
+    schema = f"bench_{next(_SCHEMAS)}"
+    with DataFlow(request.getfixturevalue("core_postgres"), postgres_schema=schema, pool_size=3) as db:
         yield Bench(db)
 
 
-@pytest.fixture(scope="module")
-def module_bench() -> Iterator[Bench]:
-    """One database in memory for a module's tests that only read."""
-    with DataFlow(":memory:") as db:
-        yield Bench(db)
+@pytest.fixture(scope="session")
+def core_postgres(postgres_server: Any) -> str:
+    """One database for all of core's tests; each has a schema of its own."""
+    return str(postgres_server.create_database())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A fresh database, on each dialect."""
+    with _bench(request) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def module_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """One database for a module's tests that only read, on each dialect."""
+    with _bench(request) as found:
+        yield found
 
 
 @pytest.fixture

@@ -365,7 +365,7 @@ def test_a_terminal_gets_bold_titles_unless_no_color_is_set():
     assert "\x1b[1m" in on_terminal("plugins")
     quiet = on_terminal("plugins", NO_COLOR="1")
     assert "\x1b" not in quiet
-    assert "plugin  state" in quiet
+    assert quiet.split()[:2] == ["plugin", "state"]
 
 
 def test_a_pipe_that_cannot_write_unicode_still_gets_text():
@@ -559,6 +559,7 @@ def test_doctor_opens_an_existing_database_without_changing_it(desk, monkeypatch
 def test_doctor_says_what_is_wrong_with_the_url_without_its_password(monkeypatch, url, fault):
     write("notes.txt", "not a database, but long enough to be taken for one " * 50)
     monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("DATAFLOW_DISABLE_PLUGINS", "postgres")
     result = call("doctor")
     assert result.exit_code == 1
     assert fault in " ".join(result.stdout.split())

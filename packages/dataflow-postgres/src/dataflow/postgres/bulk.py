@@ -73,11 +73,14 @@ class Bulk(Dialect):
         return [row[0] for row in rows]
 
     def _numbers_filled(self, insert: Insert, rows: Sequence[Sequence[Any]]) -> Program[Sequence[Sequence[Any]]]:
-        """Give rows that leave their id to the database one of its sequence."""
+        """Give rows that leave their id to the database one of its sequence, beyond those that other rows give."""
         place = insert.columns.index(str(insert.generated))
         open_rows = [index for index, row in enumerate(rows) if row[place] is None]
         if not open_rows:
             return rows
+        given = [row[place] for row in rows if row[place] is not None]
+        if given:
+            yield from self.numbered(insert.table, str(insert.generated), max(given))
         numbers = yield from self._numbers(insert, len(open_rows))
         filled = list(rows)
         for index, number in zip(open_rows, numbers, strict=True):
