@@ -588,7 +588,7 @@ def test_doctor_lists_every_setting_with_its_source(monkeypatch, shop):
     monkeypatch.setenv("DATAFLOW_POOL_SIZE", "7")
     settings = {setting["name"]: setting for setting in answer("doctor", "--settings")["settings"]}
     with DataFlow(":memory:") as db:
-        assert set(settings) == set(db.config)
+        assert {name for name, setting in settings.items() if setting["scope"] == "instance"} == set(db.config)
     assert settings["monitoring"] == {
         "name": "monitoring",
         "scope": "instance",
@@ -610,11 +610,12 @@ def test_doctor_lists_every_setting_with_its_source(monkeypatch, shop):
     assert "pool_size = 7  (int; from the environment, default 20;" in call("doctor", "--settings").stdout
 
 
-def test_doctor_hides_secret_settings_and_lists_options_of_models(site):
+def test_doctor_hides_secret_settings_and_lists_options_of_models_and_variables(site, monkeypatch):
     body = (
         f"{HEAD}def dataflow_settings():\n"
         "    return [SettingSpec('vault_token', str, 'hunter2', 'Opens the vault.'),"
-        " SettingSpec('slug', str, None, 'Field to make slugs of.', scope='model')]"
+        " SettingSpec('slug', str, None, 'Field to make slugs of.', scope='model'),"
+        " SettingSpec('vault_mirror', str, None, 'Where tests look.', scope='process')]"
     )
     site.add("vault", files={"vault_plugin.py": body}, plugins=["vault = vault_plugin"])
     settings = {setting["name"]: setting for setting in answer("doctor", "--settings")["settings"]}
@@ -624,9 +625,12 @@ def test_doctor_hides_secret_settings_and_lists_options_of_models(site):
         None,
         None,
     )
+    monkeypatch.setenv("DATAFLOW_VAULT_MIRROR", "https://me:hunter2@host")
     text = call("doctor", "--settings").stdout
     assert "hunter2" not in text
     assert "slug, an option of models  (str; default None)" in text
+    assert "DATAFLOW_VAULT_MIRROR  (str; default None)" in text
+    assert "no setting is called that" not in text
 
 
 def test_doctor_looks_at_the_database_of_an_app(desk, shop, monkeypatch):

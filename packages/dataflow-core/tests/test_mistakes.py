@@ -1076,7 +1076,7 @@ def primary_key_changed(shop):
 
 
 @mistake(
-    "workflow-build bad-operator",
+    "workflow-build wrong-value",
     """
     the workflow has 1 problem
       - node 'node' (OrderUpdateNode): total: $divide by zero

@@ -512,6 +512,7 @@ def test_a_long_bulk_upsert_finds_every_existing_row(stock: Any) -> None:
     assert stock.run("ProductReadNode", id=done["ids"][2999])["count"] == 2999
 
 
+@pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
 def test_a_check_of_the_table_refuses_the_whole_bulk(stock: Any) -> None:
     stock.run("ProductCountNode")
     trigger = """CREATE TRIGGER limit_count BEFORE INSERT ON products WHEN NEW.count > 100

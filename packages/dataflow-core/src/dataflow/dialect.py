@@ -113,6 +113,10 @@ class Database(Protocol):
         """`close` for the calling thread."""
         ...
 
+    def discard(self) -> None:
+        """`close` for a DataFlow that nobody refers to any more; the garbage collector calls, so it must not wait."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Say where this is and how it is set, for doctor; JSON-able, without secrets."""
         ...
@@ -142,6 +146,7 @@ class Dialect:
         nulls_need_order: whether NULLS FIRST and LAST must be written to get the common order.
         aborts_on_error: whether a failed statement spoils its transaction, so that only a savepoint can save the rest.
         numbers_apart: whether generated ids come from a counter that must be told (`numbered`) of ids callers choose.
+        references_ahead: whether a table may be created with a foreign key to one that is not there yet.
         longest_name: most bytes of an identifier (UTF-8), or None where there is no limit.
     """
 
@@ -150,6 +155,7 @@ class Dialect:
     nulls_need_order: ClassVar[bool] = False
     aborts_on_error: ClassVar[bool] = True
     numbers_apart: ClassVar[bool] = False
+    references_ahead: ClassVar[bool] = False
     longest_name: ClassVar[int | None] = None
     isolation_levels: ClassVar[tuple[str, ...]] = (
         "READ_UNCOMMITTED",

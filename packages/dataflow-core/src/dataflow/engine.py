@@ -46,6 +46,11 @@ def _close_core(core: Core) -> None:
     core.database.close_blocking()  # also the second time: the first may have been refused
 
 
+def _discard_core(core: Core) -> None:
+    core.closed = True
+    core.database.discard()
+
+
 def _leave(core: Core) -> None:
     """Leave the contexts of plugins from synchronous code, on the loop where they were entered if that still runs."""
     home, core.started, core.home = core.home, False, None
@@ -102,7 +107,7 @@ class DataFlow:
         for _plugin, _answer in active.collect("dataflow_configure", config=frozen):
             pass
         self.core = Core(frozen, active, dialect)
-        self._finalizer = weakref.finalize(self, _close_core, self.core)
+        self._finalizer = weakref.finalize(self, _discard_core, self.core)
         self._finalizer.atexit = False  # the dialect closes what is idle when the interpreter ends
         instances.add(self)
 

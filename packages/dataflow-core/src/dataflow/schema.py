@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.errors import SchemaError
@@ -92,11 +92,16 @@ def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: 
         SchemaError: a table lacks a column, or is missing while `create` is False.
     """
     existing = set((yield from dialect.list_tables()))
+    later: list[sa.ForeignKeyConstraint] = []
     for model in models:
         if model.spec.table not in existing:
             if not create:
                 raise _missing_table(model.spec)
-            yield _ddl(CreateTable(model.table), dialect), ()
+            existing.add(model.spec.table)
+            keys = sorted(model.table.foreign_key_constraints, key=lambda key: str(key.name))
+            now = [key for key in keys if dialect.references_ahead or key.referred_table.name in existing]
+            later += [key for key in keys if key not in now]
+            yield _ddl(CreateTable(model.table, include_foreign_key_constraints=now), dialect), ()
             for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
                 yield _ddl(CreateIndex(index), dialect), ()
             for extra in model.spec.ddl_extras:
@@ -109,6 +114,8 @@ def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: 
             for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
                 if str(index.name) not in present:
                     yield _ddl(CreateIndex(index), dialect), ()
+    for key in later:  # models that refer to each other
+        yield _ddl(AddConstraint(key), dialect), ()
 
 
 def _missing_table(model: ModelSpec) -> SchemaError:

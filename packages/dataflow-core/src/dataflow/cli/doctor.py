@@ -107,7 +107,7 @@ def _setting(setting: Mapping[str, Any]) -> "Iterator[RenderableType]":
     """Lay a setting out: its value and where that is from, then what it means."""
     notes = [setting["type"]]
     if setting["source"] is None:
-        first = f"{setting['name']}, an option of models"
+        first = setting["variable"] or f"{setting['name']}, an option of models"
         notes.append(f"default {setting['default']}")
     else:
         first = f"{setting['name']} = {setting['value']}"

@@ -63,7 +63,8 @@ def _unread(variable: str, known: list[str]) -> Problem:
 def list_settings(plugins: PluginSet, app: App | None) -> list[dict[str, Any]]:
     """Return every declared setting as data: the stable shape of ``doctor --settings --json``.
 
-    ``source`` is "default", "environment" or "app"; None for options of models, which have a value per model.
+    ``source`` is "default", "environment" or "app"; None for options of models, which have a value per model, and for
+    variables that a package reads by itself.
     """
     plugins = app.db.core.plugins if app else plugins
     try:
@@ -77,7 +78,8 @@ def _setting(spec: SettingSpec, environment: Mapping[str, Any], app: App | None)
     about = {"name": spec.name, "scope": spec.scope, "type": spec.type.__name__, "default": _shown(spec, spec.default)}
     rest = {"choices": list(spec.choices), "minimum": spec.minimum, "doc": spec.doc}
     if spec.scope != "instance":
-        return {**about, "value": None, "source": None, "variable": None, **rest}
+        variable = _variable(spec) if spec.scope == "process" else None
+        return {**about, "value": None, "source": None, "variable": variable, **rest}
     value = environment.get(spec.name, spec.default)
     source = "environment" if _variable(spec) in os.environ else "default"
     if app is not None:

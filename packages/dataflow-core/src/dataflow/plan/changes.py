@@ -3,6 +3,7 @@
 `{"price": {"$multiply": 0.9}}` and `{"$multiply": {"price": 0.9}}` mean the same.
 """
 
+import math
 from collections.abc import Hashable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -104,8 +105,6 @@ def _fits(field: BoundField, op: str, operand: Any) -> str:
         return f"$append needs a list, and the field is {field.type}"
     if op == "$unset" and not field.nullable:
         return "$unset sets None, which the field does not allow"
-    if op == "$divide" and operand == 0:
-        return "$divide by zero"
     return ""
 
 
@@ -120,12 +119,27 @@ def _convert(field: BoundField, op: str, operand: Any) -> Any:
     if operand is None:
         msg = f"{op} takes a value, got None"
         raise ValueRefused(msg)
-    if op in ARITHMETIC and field.type.storage == "int" and op in ("$multiply", "$divide"):
-        if isinstance(operand, bool) or not isinstance(operand, (int, float, Decimal)):
-            msg = f"{op} takes a number, got {kind(operand)}"
-            raise ValueRefused(msg)
-        return operand
-    return field.store(field.type.accept(operand))
+    if op in ("$multiply", "$divide") and field.type.storage == "int":
+        number = _factor(field, op, operand)
+    else:
+        number = field.type.accept(operand)
+    if op == "$divide" and not number:
+        msg = "$divide by zero"
+        raise ValueRefused(msg)
+    return number if op in ("$multiply", "$divide") and field.type.storage == "int" else field.store(number)
+
+
+def _factor(field: BoundField, op: str, operand: Any) -> Any:
+    """Check what an int field is multiplied with or divided by: any finite number."""
+    if isinstance(operand, bool) or not isinstance(operand, (int, float, Decimal)):
+        msg = f"{op} takes a number, got {kind(operand)}"
+        raise ValueRefused(msg)
+    if isinstance(operand, int):
+        return field.type.accept(operand)
+    if not (operand.is_finite() if isinstance(operand, Decimal) else math.isfinite(operand)):
+        msg = f"{op} takes a finite number"
+        raise ValueRefused(msg)
+    return operand
 
 
 def compile_changes(builder: PlanBuilder, changes: list[Change], first: int = 0) -> None:

@@ -57,7 +57,8 @@ class Upsert(ModelOperation):
         self._check_key(where, create, key)
         update = self.mapping(options, "update")
         if update is None:
-            update = {name: value for name, value in create.items() if name not in key}
+            fixed = {*key, *self.bound.spec.primary_key}  # a record keeps its own key, as in bulk upserts
+            update = {name: value for name, value in create.items() if name not in fixed}
         problems: list[Problem] = []
         found = ch.read_changes(self.bound, update, problems)
         problems += ch.change_problems(self.bound, found)

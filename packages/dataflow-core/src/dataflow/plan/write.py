@@ -164,9 +164,6 @@ class Update(ModelOperation):
         operands: list[Any] = []
         key = ("update", ch.change_shape(found, operands), shape(document, operands), extra)
         plan: Plan = self.bound.plans.get(key, lambda: self._compile(found, document, len(operands), extra))
-        for name, op, operand in found:
-            if op == "$divide" and operand == 0:
-                raise self.fault(f"{name}: $divide by zero")
         rows = yield from run_plan(plan, operands, call)
         if not rows:
             if strict:

@@ -23,7 +23,7 @@ _POOLS: "dict[tuple[int, Any], Pool]" = {}
 """(event loop, target and sizes) -> pool."""
 _LIVE: "weakref.WeakSet[PostgresDatabase]" = weakref.WeakSet()
 _ABANDONED: list[Any] = []  # pools of a parent process: closing them here would end its sessions
-_mutex = threading.Lock()
+_mutex = threading.RLock()  # the garbage collector may close a DataFlow while this thread holds it
 
 
 class PostgresDatabase:
@@ -72,12 +72,12 @@ class PostgresDatabase:
         """Close this DataFlow to new calls; return the pools that nobody else uses."""
         self.closed = True
         with _mutex:
-            mine = [pool for pool in _POOLS.values() if id(self) in pool.users]
+            mine = [pool for pool in list(_POOLS.values()) if id(self) in pool.users]
             for pool in mine:
                 pool.users.discard(id(self))
             alone = [pool for pool in mine if not pool.users]
-            for key in [key for key, pool in _POOLS.items() if pool in alone]:
-                del _POOLS[key]
+            for key in [key for key, pool in list(_POOLS.items()) if pool in alone]:
+                _POOLS.pop(key, None)
         return alone
 
     async def close(self) -> None:
@@ -108,6 +108,15 @@ class PostgresDatabase:
             else:
                 pool.abandon()
 
+    def discard(self) -> None:
+        """Close all connections without waiting: the garbage collector calls from any thread, at any place."""
+        for pool in self._leave():
+            if pool.loop.is_running():
+                with contextlib.suppress(RuntimeError):
+                    asyncio.run_coroutine_threadsafe(pool.close(), pool.loop)
+            else:
+                pool.abandon()
+
     def describe(self) -> dict[str, Any]:
         """Say where the database is and how it is reached."""
         pools = [pool for pool in list(_POOLS.values()) if id(self) in pool.users]
@@ -127,7 +136,7 @@ def _sweep() -> None:
     """Forget pools whose loop was closed."""
     for key, pool in list(_POOLS.items()):
         if pool.loop.is_closed():
-            del _POOLS[key]
+            _POOLS.pop(key, None)
             pool.abandon()
 
 
@@ -149,7 +158,7 @@ def _at_exit() -> None:
 
 def _in_child() -> None:
     global _mutex  # noqa: PLW0603  # it may have been held when the process was forked
-    _mutex = threading.Lock()
+    _mutex = threading.RLock()
     _ABANDONED.extend(_POOLS.values())
     _POOLS.clear()
 

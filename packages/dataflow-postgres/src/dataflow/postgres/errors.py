@@ -16,6 +16,7 @@ _MARK = re.compile(r"dataflow:(?P<fault>[a-z-]+)")
 ARITHMETIC = {
     "not-whole": "the result is not a whole number; nothing is rounded silently",
     "not-exact": "the result is not an exact Decimal; nothing is rounded silently",
+    "sum-too-large": "the sum does not fit in 64 bits",
     "not-a-list": "$append needs a list, and the stored JSON is not one",
 }
 """Faults that expressions raise by casting ``dataflow:<fault>`` to a number: SQL cannot fail on purpose otherwise."""
@@ -48,10 +49,10 @@ def translate(error: BaseException) -> e.DataFlowError:
         return e.DatabaseUnavailable(msg, hint="run it again; if it happens again, look at the server's log")
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
         return _integrity(error)
+    if isinstance(error, (ValueError, OverflowError, TypeError)) or "query argument" in str(error):
+        return _parameter(error)  # the driver could not encode it
     if isinstance(error, asyncpg.PostgresError):
         return _arithmetic(error) or _transaction(error) or _environment(error) or _query(error)
-    if isinstance(error, (ValueError, OverflowError, TypeError)):  # the driver could not encode a parameter
-        return _parameter(error)
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
         return e.DatabaseTimeout("the database did not answer in time", hint="raise the setting lock_timeout (seconds)")
     return e.DatabaseError(f"the driver failed: {type(error).__name__}", hint="see the cause of this error")
@@ -85,7 +86,9 @@ def _arithmetic(error: asyncpg.PostgresError) -> e.DatabaseError | None:
     text = error.args[0] if error.args else ""
     marked = _MARK.search(text) if isinstance(error, asyncpg.InvalidTextRepresentationError) else None
     if marked and marked["fault"] in ARITHMETIC:
-        return e.QueryError(ARITHMETIC[marked["fault"]], hint=_OPERAND_HINT, code="arithmetic")
+        fault = marked["fault"]
+        hint = "declare the field as Decimal, or sum fewer rows" if fault == "sum-too-large" else _OPERAND_HINT
+        return e.QueryError(ARITHMETIC[fault], hint=hint, code="arithmetic")
     if isinstance(error, asyncpg.DivisionByZeroError):
         return e.QueryError("division by zero", hint=_OPERAND_HINT, code="arithmetic")
     if isinstance(error, asyncpg.NumericValueOutOfRangeError):

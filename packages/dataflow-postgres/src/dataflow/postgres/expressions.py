@@ -154,6 +154,10 @@ class Expressions(Dialect):
             return sa.func.count(column)
         if op == "$count_distinct":
             return sa.func.count(column.distinct())
+        if op == "$sum" and field.storage == "int":
+            total = sa.func.coalesce(sa.func.sum(column), _number(0))
+            fits = total.between(_number(t.INT_MIN), _number(t.INT_MAX))
+            return sa.case((fits, sa.cast(total, sa.BigInteger)), else_=_fail("sum-too-large", total))
         if op == "$sum":
             return sa.cast(sa.func.coalesce(sa.func.sum(column), _number(0)), _plain(self.column_type(field)))
         if op == "$avg":
@@ -197,7 +201,7 @@ def _json(bound: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def _as_text(member: ColumnElement[Any]) -> ColumnElement[Any]:
     """The characters of a JSON string."""
-    return member.op("#>>")(sa.literal_column("'{}'::text[]"))
+    return member.op("#>>", return_type=sa.Text())(sa.literal_column("'{}'::text[]"))
 
 
 def _type_of(member: ColumnElement[Any]) -> ColumnElement[Any]:

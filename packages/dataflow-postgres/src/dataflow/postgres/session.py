@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dataflow.dialect import COPY, COUNT, MANY, Command, Program
 from dataflow.errors import DatabaseUnavailable, DataFlowError, UsageError
 from dataflow.postgres.errors import is_lost, translate
+from dataflow.postgres.parameters import fitted, with_casts
 from dataflow.postgres.pool import cut
 from dataflow.session import standing_still
 
@@ -120,7 +121,12 @@ class PostgresSession:
         if command.named:
             self._link.dirty = True
             statement = await raw.prepare(command.sql)
-            rows = await statement.fetch(*arguments)
+            wanted = [parameter.name for parameter in statement.get_parameters()]
+            sql = with_casts(command.sql, wanted, arguments)
+            if sql != command.sql:
+                statement = await raw.prepare(sql)
+                wanted = [parameter.name for parameter in statement.get_parameters()]
+            rows = await statement.fetch(*fitted(wanted, arguments))
             names = [attribute.name for attribute in statement.get_attributes()]
             return names, [tuple(row) for row in rows], _count(statement.get_statusmsg())
         if command.returns is COUNT:

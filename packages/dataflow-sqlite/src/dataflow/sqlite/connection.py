@@ -279,6 +279,8 @@ class SQLiteDatabase:
             finally:
                 link.lock.release()
 
+    discard = close_blocking  # nobody uses its connections any more
+
     def _links(self) -> list[Link]:
         return [self.reader, self.writer] if self.reader is not self.writer else [self.writer]
 

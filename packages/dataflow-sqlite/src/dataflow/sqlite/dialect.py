@@ -62,6 +62,7 @@ class SQLite(Dialect):
 
     name: ClassVar[str] = "sqlite"
     aborts_on_error: ClassVar[bool] = False
+    references_ahead: ClassVar[bool] = True
 
     def connect(self, url: DatabaseURL, config: Config) -> Database:
         from dataflow.sqlite.connection import SQLiteDatabase  # the driver loads on first use

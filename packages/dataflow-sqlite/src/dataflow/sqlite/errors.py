@@ -7,6 +7,8 @@ from dataflow import errors as e
 from dataflow.sqlite.functions import take_fault
 
 _COLUMNS = re.compile(r"constraint failed: (?P<what>.+)$")
+_FINITE = re.compile(r"CHECK constraint failed: abs\(.+\) <= 1\.79")
+"""The check of every float column: values from callers are finite, so that it was a computed one."""
 _DATATYPE = re.compile(r"cannot store (?P<got>\w+) value in (?P<type>\w+) column (?P<place>\S+)")
 
 
@@ -14,6 +16,8 @@ def translate(error: sqlite3.Error, path: str) -> e.DataFlowError:
     """Return the framework's error for one of sqlite3's."""
     text = str(error)
     name = getattr(error, "sqlite_errorname", "") or ""
+    if _FINITE.search(text):
+        return e.QueryError("the result is too large for a float", hint="change the operand", code="arithmetic")
     if name.startswith("SQLITE_CONSTRAINT") or isinstance(error, sqlite3.IntegrityError):
         return _constraint(name, text)
     if "user-defined function raised" in text or "user-defined aggregate" in text:

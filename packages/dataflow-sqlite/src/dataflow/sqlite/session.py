@@ -206,7 +206,6 @@ class SQLiteSession:
         finally:
             self._link.lock.release()
 
-
     abandon = release_blocking
 
 
