@@ -208,32 +208,41 @@ def steps(tasks: Sequence[Task], state: RunState) -> Steps:
             elif isinstance(first, PythonTask):
                 yield from _python(first, state, scopes)
     except GeneratorExit:  # nobody drives the run any more
-        for core in scopes:
-            state.run.rolled_back(core)
-            state.run.transactions.pop(core).abandon()
+        _abandon(state, scopes)
         raise
     except BaseException as error:
-        for core, scope in list(scopes.items()):
-            session = state.run.transactions.pop(core)
-            cause = error.cause if isinstance(error, NodeFailed) else error
-            try:
-                if cause is not error and isinstance(cause, Exception) and not scope.options.rollback_on_error:
-                    yield Drive(session, _end(session, COMMIT))
-                else:  # as well where the run was interrupted
-                    session.depth = 0
-                    state.run.rolled_back(core)
-            except DataFlowError as lost:
-                cause.add_note(f"what {scope.id!r} had done before could not be kept: {lost.message}")
-                state.run.rolled_back(core)
-            except BaseException:
-                state.run.rolled_back(core)
-                raise
-            finally:
-                yield Release(session)
-                state.run.committed(core)
+        yield from _end_scopes(error, state, scopes)
         if isinstance(error, DatabaseTimeout) and error.code == "scope-timeout":
             raise NodeFailed(next(reversed(scopes.values())), error) from error
         raise
+
+
+def _end_scopes(error: BaseException, state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:
+    """Roll open transactions back, or commit them where their scope says so and a node failed."""
+    for core, scope in list(scopes.items()):
+        session = state.run.transactions.pop(core)
+        cause = error.cause if isinstance(error, NodeFailed) else error
+        try:
+            if cause is not error and isinstance(cause, Exception) and not scope.options.rollback_on_error:
+                yield Drive(session, _end(session, COMMIT))
+            else:  # as well where the run was interrupted
+                session.depth = 0
+                state.run.rolled_back(core)
+        except DataFlowError as lost:
+            cause.add_note(f"what {scope.id!r} had done before could not be kept: {lost.message}")
+            state.run.rolled_back(core)
+        except BaseException:
+            state.run.rolled_back(core)
+            raise
+        finally:
+            yield Release(session)
+            state.run.committed(core)
+
+
+def _abandon(state: RunState, scopes: "dict[Core, ScopeTask]") -> None:
+    for core in scopes:
+        state.run.rolled_back(core)
+        state.run.transactions.pop(core).abandon()
 
 
 def _open_scope(scope: ScopeTask, state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:

@@ -4,8 +4,8 @@ Native types throughout: bigint, double precision, text compared by code point, 
 arrays, bytea. Enums are text with a CHECK unless the setting `postgres_native_enums` asks for enum types.
 """
 
-from collections.abc import Sequence
-from datetime import date, datetime, time
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal
 from enum import Enum
 from functools import cached_property
@@ -59,6 +59,15 @@ _sorted_json = JSONDecoder(object_pairs_hook=lambda pairs: dict(sorted(pairs))).
 
 def _uuid(value: UUID) -> UUID:
     return UUID(int=value.int)  # the driver's own subclass compares equal, and is another type
+
+
+def _aware(value: datetime) -> datetime:
+    """Give datetime.max and .min their zone back: the driver stores them as infinities, and returns those naive."""
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def _hex(value: bytes) -> str:
+    return "\\x" + value.hex()
 
 
 def quoted(text: str) -> str:
@@ -120,7 +129,12 @@ class PostgreSQL(Expressions, Bulk):
         if isinstance(field, t.ArrayType):
             inner = self.decoder(field.item)
             return None if inner is None else lambda items: [inner(item) for item in items]
-        decoders: dict[str, Convert] = {"decimal": _canonical, "uuid": _uuid, "json": _sorted_json}
+        decoders: dict[str, Convert] = {
+            "datetime": _aware,
+            "decimal": _canonical,
+            "uuid": _uuid,
+            "json": _sorted_json,
+        }
         return decoders.get(field.storage)
 
     def encode_any(self, value: Any) -> Any:
@@ -162,8 +176,9 @@ class PostgreSQL(Expressions, Bulk):
             return f"ARRAY[{items}]::{self.type_text(self.column_type(field))}"
         if field.storage in ("int", "bool"):
             return str(value).lower()
-        text = {"bytes": lambda: "\\x" + value.hex(), "json": lambda: t.dump_json(value), "float": lambda: repr(value)}
-        return f"{quoted(text.get(field.storage, lambda: str(value))())}::{self.type_text(self.column_type(field))}"
+        writers: dict[str, Callable[[Any], str]] = {"bytes": _hex, "json": t.dump_json, "float": repr}
+        text = writers.get(field.storage, str)(value)
+        return f"{quoted(text)}::{self.type_text(self.column_type(field))}"
 
     def checks(self, field: FieldSpec) -> list[str]:
         if not field.type.choices or self.native_enums:

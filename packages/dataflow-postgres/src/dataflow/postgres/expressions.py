@@ -128,7 +128,9 @@ class Expressions(Dialect):
             keep = ordered <= parameter if op == "$min" else ordered >= parameter
             return sa.case((keep, column), else_=self._typed(bind(None), field))
         sign = {"$inc": "+", "$dec": "-", "$multiply": "*", "$divide": "/"}[op]
-        if field.storage == "float" or (field.storage == "int" and operand is int and sign != "/"):
+        if field.storage == "float":  # adding 0.0 makes -0.0 positive
+            return column.op(sign)(self._typed(bind(None), field)).op("+")(_number("0.0::float8"))
+        if field.storage == "int" and operand is int and sign != "/":
             return column.op(sign)(self._typed(bind(None), field))
 
         def number() -> ColumnElement[Any]:

@@ -193,7 +193,8 @@ class PostgresSession:
             raise cancelled
 
     def _is_clean(self) -> bool:
-        return not (self.depth or self._lost or self._link.dirty or self._link.raw.is_closed())
+        raw = self._link.raw
+        return not (self.depth or self._lost or self._link.dirty or raw.is_closed() or raw.is_in_transaction())
 
     async def _release(self) -> None:
         if self._over:

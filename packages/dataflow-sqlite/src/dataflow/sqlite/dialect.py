@@ -295,7 +295,8 @@ class SQLite(Dialect):
             return sa.case((keep, column), else_=parameter)
         sign = {"$inc": "+", "$dec": "-", "$multiply": "*", "$divide": "/"}[op]
         if field.storage == "float":
-            return sa.func.df_divide(column, bind(None)) if sign == "/" else column.op(sign)(bind(None))
+            functions = {"*": sa.func.df_multiply, "/": sa.func.df_divide}
+            return functions[sign](column, bind(None)) if sign in functions else column.op(sign)(bind(None))
         if field.storage == "int" and operand is int and sign != "/":  # native, with a function only for overflow
             exact = sa.func.typeof(column.op(sign)(bind(None))).in_(
                 [sa.literal_column("'integer'"), sa.literal_column("'null'")]

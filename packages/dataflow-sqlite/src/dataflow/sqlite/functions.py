@@ -96,10 +96,19 @@ def _arithmetic(op: str, left: Any, right: Any, kind: str) -> Any:
     return whole if INT_MIN <= whole <= INT_MAX else _refuse("the result does not fit in 64 bits")
 
 
+def _multiply_float(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else _visible(left * right, zero=not left or not right)
+
+
 def _divide_float(left: float | None, right: float | None) -> float | None:
     if left is None or right is None:
         return None
-    return left / right if right else _refuse("division by zero")
+    return _visible(left / right, zero=not left) if right else _refuse("division by zero")
+
+
+def _visible(value: float, *, zero: bool) -> float | None:
+    """Refuse a result that is 0 only because floats end; `zero`: whether 0 is right."""
+    return value if value or zero else _refuse("the result is too small for a float")
 
 
 def _finite(value: float | None) -> float | None:
@@ -215,6 +224,7 @@ def install(connection: sqlite3.Connection) -> None:
     functions: list[tuple[str, int, Callable[..., Any]]] = [
         ("regexp", 2, _regexp),
         ("df_arithmetic", 4, _arithmetic),
+        ("df_multiply", 2, _multiply_float),
         ("df_divide", 2, _divide_float),
         ("df_overflow", 0, _overflow),
         ("df_finite", 1, _finite),
