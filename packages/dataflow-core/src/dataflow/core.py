@@ -23,7 +23,7 @@ from dataflow.errors import (
     suggest,
 )
 from dataflow.fields import ForeignKey
-from dataflow.model import FEATURE_OPTIONS, ClassReader, ModelDraft, ModelSpec
+from dataflow.model import FEATURE_OPTIONS, LONGEST_NAME, ClassReader, ModelDraft, ModelSpec
 from dataflow.plan.bound import BoundModel
 from dataflow.plan.stages import ordered
 from dataflow.plugins import specs
@@ -170,25 +170,18 @@ class Core:
                 msg = f"the models {other.name} and {spec.name} share the table {spec.table!r}"
                 hint = f"set __tablename__ on {spec.name}"
                 raise ModelError(msg, hint=hint, where=where, code="duplicate-table")
-        self._refuse_long_names(spec, where)
         taken = {index.name.lower(): model.name for model in self.models.values() for index in model.spec.indexes}
         taken |= {model.spec.table.lower(): model.name for model in self.models.values()}
         taken[spec.table.lower()] = spec.name
         for index in spec.indexes:
+            if len(index.name.encode()) > LONGEST_NAME:
+                msg = f"the index name {index.name!r} is longer than {LONGEST_NAME} bytes"
+                raise ModelError(msg, hint="shorten it (PostgreSQL's limit for identifiers)", where=where)
             if index.name.lower() in taken:
                 msg = f"the index name {index.name!r} is taken by model {taken[index.name.lower()]}"
                 hint = "names of indexes and tables are global in a schema, whatever their case: rename it"
                 raise ModelError(msg, hint=hint, where=where, code="duplicate-index")
             taken[index.name.lower()] = spec.name
-
-    def _refuse_long_names(self, spec: ModelSpec, where: Mapping[str, str | int]) -> None:
-        most = self.dialect.longest_name
-        for name in (spec.table, *spec.fields, *(index.name for index in spec.indexes)):
-            size = len(name.encode())
-            if most is not None and size > most:
-                msg = f"the name {name!r} has {size} bytes, and {self.dialect.name} allows {most}"
-                hint = "shorten it; __tablename__ names the table, __indexes__ the indexes"
-                raise ModelError(msg, hint=hint, where=where, code="long-name")
 
     def refuse_taken_node(self, name: str, what: str) -> None:
         if name in self.node_types or name in self.plugins.workflow_nodes:

@@ -147,7 +147,6 @@ class Dialect:
         aborts_on_error: whether a failed statement spoils its transaction, so that only a savepoint can save the rest.
         numbers_apart: whether generated ids come from a counter that must be told (`numbered`) of ids callers choose.
         references_ahead: whether a table may be created with a foreign key to one that is not there yet.
-        longest_name: most bytes of an identifier (UTF-8), or None where there is no limit.
     """
 
     name: ClassVar[str] = ""
@@ -156,7 +155,6 @@ class Dialect:
     aborts_on_error: ClassVar[bool] = True
     numbers_apart: ClassVar[bool] = False
     references_ahead: ClassVar[bool] = False
-    longest_name: ClassVar[int | None] = None
     isolation_levels: ClassVar[tuple[str, ...]] = (
         "READ_UNCOMMITTED",
         "READ_COMMITTED",

@@ -17,6 +17,8 @@ from dataflow.errors import ModelError, UsageError, suggest
 from dataflow.plugins.hints import extra_for
 
 CORE_OPTIONS = ("primary_key", "timestamps")
+LONGEST_NAME = 63
+"""Most bytes of an identifier: PostgreSQL's limit, kept everywhere, so that a model works on every database."""
 FEATURE_OPTIONS = {
     "multi_tenant": "dataflow_tenancy",
     "soft_delete": "dataflow_soft_delete",
@@ -244,7 +246,7 @@ class ClassReader:
 
     def _table(self) -> str:
         table = getattr(self.cls, "__tablename__", None) or naming.table_name(self.name)
-        if not isinstance(table, str) or "\0" in table or len(table.encode()) > 63:
+        if not isinstance(table, str) or "\0" in table or len(table.encode()) > LONGEST_NAME:
             msg = "a table name is a str of at most 63 bytes"
             raise self.error(msg, "shorten __tablename__ (63 bytes is PostgreSQL's limit for identifiers)")
         if table.lower().startswith(("dataflow_", "sqlite_")):
@@ -286,8 +288,8 @@ class ClassReader:
         if name.startswith("_"):
             msg = f"a field name cannot start with an underscore: {name!r}"
             raise self.error(msg, f"call it {name.strip('_')!r}", field=name)
-        if len(name.encode()) > 63:
-            msg = f"the field name {name!r} is longer than 63 bytes"
+        if len(name.encode()) > LONGEST_NAME:
+            msg = f"the field name {name!r} is longer than {LONGEST_NAME} bytes"
             raise self.error(msg, "shorten it (PostgreSQL's limit for identifiers)", field=name)
         inner, nullable, relation = f.split_optional(annotation)
         try:

@@ -6,6 +6,7 @@ created, and a missing column is an error that says so.
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import sqlalchemy as sa
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
@@ -13,7 +14,7 @@ from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.errors import SchemaError
 from dataflow.fields import ForeignKey
-from dataflow.model import IndexSpec, ModelSpec
+from dataflow.model import LONGEST_NAME, IndexSpec, ModelSpec
 from dataflow.plugins.hints import extra_for
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def build_table(
             options["_fk"] = sa.ForeignKey(
                 target,
                 ondelete=field.relation.on_delete.upper(),
-                name=f"fk_{model.table}_{field.name}",
+                name=_shortened(f"fk_{model.table}_{field.name}"),
                 link_to_name=True,
             )
         fk = options.pop("_fk", None)
@@ -58,6 +59,14 @@ def build_table(
     for index in model.indexes:
         _build_index(index, table, dialect)
     return table
+
+
+def _shortened(name: str) -> str:
+    """Keep a name of ours within what databases allow, and different from others."""
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    kept = name.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{kept}_{crc32(name.encode()):08x}"
 
 
 def _build_index(index: IndexSpec, table: sa.Table, dialect: Dialect) -> None:

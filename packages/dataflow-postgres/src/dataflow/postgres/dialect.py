@@ -82,7 +82,6 @@ class PostgreSQL(Expressions, Bulk):
     nulls_need_order: ClassVar[bool] = True
     aborts_on_error: ClassVar[bool] = True
     numbers_apart: ClassVar[bool] = True
-    longest_name: ClassVar[int | None] = 63
 
     def __init__(self) -> None:
         self.native_enums = False

@@ -274,8 +274,10 @@ def _average(column: ColumnElement[Any], storage: str) -> ColumnElement[Any]:
     if storage == "float":  # avg() also computes squares, which overflow; a quotient too small for a float is 0
         count = sa.cast(number, sa.Double)
         least = _number("'5e-324'::float8")
-        tiny = sa.func.abs(total) <= count / _number(2) * least
-        return sa.case((number == _number(0), sa.null()), (tiny, _number("0.0::float8")), else_=total / count)
+        size = sa.func.abs(total)
+        tiny = size * _number(2) <= count * least  # asked only where neither side can leave the range
+        cases = (number == _number(0), sa.null()), (size >= _number(1), total / count), (tiny, _number("0.0::float8"))
+        return sa.case(*cases, else_=total / count)
     found = sa.func.round(total, sa.func.scale(total) + _number(48)).op("/")(sa.func.nullif(number, _number(0)))
     size = sa.func.abs(found)
     before = sa.func.length(sa.cast(sa.func.trunc(size), sa.Text))
