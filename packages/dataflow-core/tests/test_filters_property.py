@@ -20,10 +20,9 @@ ALWAYS = settings(
 
 
 @pytest.fixture(scope="module")
-def db():
-    with DataFlow(":memory:") as instance:
-        oracle.declare(instance)
-        yield instance
+def db(module_bench):
+    oracle.declare(module_bench.db)
+    return module_bench.db
 
 
 def fill(db, data):

@@ -114,16 +114,15 @@ TYPES: dict[str, tuple[Any, st.SearchStrategy[Any], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def db():
-    with DataFlow(":memory:") as instance:
-        for name, (annotation, _, _) in TYPES.items():
-            body = {
-                "__annotations__": {"key": str, "value": annotation, "maybe": annotation | None},
-                "__indexes__": [{"name": f"uq_{name}", "fields": ["key"], "unique": True}],
-                "maybe": None,
-            }
-            instance.model(type(name, (), body))
-        yield instance
+def db(module_bench):
+    for name, (annotation, _, _) in TYPES.items():
+        body = {
+            "__annotations__": {"key": str, "value": annotation, "maybe": annotation | None},
+            "__indexes__": [{"name": f"uq_{name}", "fields": ["key"], "unique": True}],
+            "maybe": None,
+        }
+        module_bench.db.model(type(name, (), body))
+    return module_bench.db
 
 
 def everything(db, model):

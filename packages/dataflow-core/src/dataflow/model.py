@@ -288,6 +288,9 @@ class ClassReader:
         if name.startswith("_"):
             msg = f"a field name cannot start with an underscore: {name!r}"
             raise self.error(msg, f"call it {name.strip('_')!r}", field=name)
+        if name.startswith("$") or "." in name or name == "*":
+            msg = f"a field cannot be called {name!r}: filters, updates and aggregates give that a meaning of their own"
+            raise self.error(msg, "rename it", field=name)
         if len(name.encode()) > LONGEST_NAME:
             msg = f"the field name {name!r} is longer than {LONGEST_NAME} bytes"
             raise self.error(msg, "shorten it (PostgreSQL's limit for identifiers)", field=name)

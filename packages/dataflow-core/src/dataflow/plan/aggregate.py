@@ -159,7 +159,7 @@ class Aggregate(ModelOperation):
                 order[-1] = order[-1].nulls_last() if descending else order[-1].nulls_first()
         statement = statement.order_by(*order)
         if limited:
-            statement = statement.limit(builder.operand(operands, None, "limit", like=sa.literal(1)))
+            statement = statement.limit(builder.operand(operands, None, "limit", like=sa.literal(1, sa.BigInteger)))
             operands += 1
         plan = builder.compile(statement, operands=operands)
         names = [item.name for item in items]

@@ -33,7 +33,7 @@ class _ByFilter(ModelOperation):
             return used
         table = builder.table
         keys = [table.c[name] for name in self.bound.spec.primary_key]
-        most = builder.operand(used, None, "limit", like=sa.literal(1))
+        most = builder.operand(used, None, "limit", like=sa.literal(1, sa.BigInteger))
         inner = table.alias()
         chosen = PlanBuilder(self.bound, "related", "select", options=builder.options, table=inner, root=builder.root)
         chosen.apply_features()

@@ -176,10 +176,10 @@ class List(_Reading):
             operands += len(page.after)
         statement = self._select(builder, (*names, *hidden)).order_by(*sorting.order_by(builder, page.sort))
         if page.limit is not None:
-            statement = statement.limit(builder.operand(operands, None, "limit", like=sa.literal(1)))
+            statement = statement.limit(builder.operand(operands, None, "limit", like=sa.literal(1, sa.BigInteger)))
             operands += 1
         if page.offset:
-            statement = statement.offset(builder.operand(operands, None, "offset", like=sa.literal(1)))
+            statement = statement.offset(builder.operand(operands, None, "offset", like=sa.literal(1, sa.BigInteger)))
             operands += 1
         return _ListPlan(builder.compile(statement, operands=operands, columns=(*names, *hidden)), tree, hidden)
 

@@ -151,11 +151,11 @@ class Expressions(Dialect):
     # -- aggregates -----------------------------------------------------------------------------------------------
     def aggregate(self, op: str, column: ColumnElement[Any] | None, field: t.FieldType | None) -> ColumnElement[Any]:
         if column is None or field is None:
-            return sa.func.count()
+            return sa.type_coerce(sa.func.count(), sa.BigInteger)
         if op == "$count":
-            return sa.func.count(column)
+            return sa.type_coerce(sa.func.count(column), sa.BigInteger)
         if op == "$count_distinct":
-            return sa.func.count(column.distinct())
+            return sa.type_coerce(sa.func.count(column.distinct()), sa.BigInteger)
         if op == "$sum" and field.storage == "int":
             total = sa.func.coalesce(sa.func.sum(column), _number(0))
             fits = total.between(_number(t.INT_MIN), _number(t.INT_MAX))
@@ -269,8 +269,8 @@ def _quotient(dividend: ColumnElement[Any], divisor: Any) -> ColumnElement[Any]:
 
 def _average(column: ColumnElement[Any], storage: str) -> ColumnElement[Any]:
     total, number = sa.func.sum(column), sa.func.count(column)
-    if storage == "int":
-        return sa.cast(sa.func.avg(column), sa.Double)
+    if storage == "int":  # avg() has 16 digits, a float 17: take enough for the float next to the true average
+        return sa.cast(sa.func.round(total, _number(60)).op("/")(sa.func.nullif(number, _number(0))), sa.Double)
     if storage == "float":  # avg() also computes squares, which overflow; a quotient too small for a float is 0
         count = sa.cast(number, sa.Double)
         least = _number("'5e-324'::float8")
