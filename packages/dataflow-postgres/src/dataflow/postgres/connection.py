@@ -4,6 +4,7 @@ A pooler in transaction mode gives every transaction another session, so nothing
 statements, no session settings.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +16,6 @@ from dataflow.config import Config, DatabaseURL
 from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError
 from dataflow.postgres.errors import translate
 
-_OWN = {"application_name": "postgres_application_name", "sslmode": "postgres_sslmode"}
 _OPTIONS = (
     "application_name", "channel_binding", "connect_timeout", "dbname", "gsslib", "host", "krbsrvname", "options",
     "passfile", "password", "port", "service", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation",
@@ -36,12 +36,24 @@ class Target:
         settings: parameters of the session.
         pooled: whether a pooler in transaction mode is in between; None: find out.
         needed: settings of the user's that a pooler would lose, each with what to do instead.
+        most: connections that one event loop may open.
+        place: host and port, for errors.
     """
 
     arguments: Mapping[str, Any] = attrs.field(repr=False)
     settings: Mapping[str, str]
     pooled: bool | None
     needed: tuple[str, ...]
+    most: int
+    place: Mapping[str, str | int]
+
+    def warn_beyond(self, most: int) -> None:
+        """Warn where the server allows fewer connections than one event loop may open."""
+        if self.most > most:
+            warnings.warn(
+                f"pool_size + pool_max_overflow is {self.most}, and the server allows {most} connections in all",
+                stacklevel=2,
+            )
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -92,7 +104,11 @@ def target(url: DatabaseURL, config: Config) -> Target:
         "timeout": float(timeout) if timeout else max(config["lock_timeout"], 0.001),
     }
     pooled = {"auto": None, "none": False, "transaction": True}[config["pooler"]]
-    return Target(arguments, settings, pooled, tuple(needed))
+    place: dict[str, str | int] = {"host": arguments["host"] or query.get("host", "localhost")}
+    if url.port or "port" in query:
+        place["port"] = url.port or query["port"]
+    most = config["pool_size"] + config["pool_max_overflow"]
+    return Target(arguments, settings, pooled, tuple(needed), most, place)
 
 
 async def open_connection(to: Target) -> tuple[asyncpg.Connection, bool]:
@@ -111,7 +127,9 @@ async def open_connection(to: Target) -> tuple[asyncpg.Connection, bool]:
             if "startup parameter" not in str(error):
                 raise
             return await _open(to, pooled=True), True
-        if not await _is_pooled(connection):
+        pooled, most = await _asked(connection)
+        if not pooled:
+            to.warn_beyond(most)
             return connection, False
         await connection.close()
         return await _open(to, pooled=True), True
@@ -135,21 +153,25 @@ async def _open(to: Target, *, pooled: bool) -> asyncpg.Connection:
     )
 
 
-async def _is_pooled(connection: asyncpg.Connection) -> bool:
-    """Compare the process that the connection names with the one that answers: a pooler stands in between."""
+async def _asked(connection: asyncpg.Connection) -> tuple[bool, int]:
+    """Return (whether a pooler is in between, connections that the server allows).
+
+    A pooler makes up the process that the connection names; another one answers.
+    """
     await connection.execute("BEGIN")  # one server for both round trips of the question
     try:
-        statement = await connection.prepare("SELECT pg_backend_pid()", name="")
-        return bool(await statement.fetchval() != connection.get_server_pid())
+        statement = await connection.prepare(
+            "SELECT pg_backend_pid(), current_setting('max_connections')::int", name=""
+        )
+        process, most = await statement.fetchrow()
     finally:
         await connection.execute("COMMIT")
+    return process != connection.get_server_pid(), most
 
 
 def refused(to: Target, error: Exception) -> DataFlowError:
     """Explain why no connection could be opened, without the password."""
-    where: dict[str, str | int] = {"host": str(to.arguments["host"] or "localhost")}
-    if to.arguments["port"]:
-        where["port"] = to.arguments["port"]
+    where = to.place
     if isinstance(error, TimeoutError):
         msg = f"the database server did not answer within {to.arguments['timeout']:g} s"
         return DatabaseUnavailable(msg, hint="check host, port and firewall", where=where)
