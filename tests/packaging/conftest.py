@@ -17,6 +17,12 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
+EXTRAS = {
+    "dataflow.cli": "cli",
+    "dataflow.testing.dev_pg": "cli",
+    "dataflow.testing.oracle.strategies": "hypothesis",
+}
+"""Modules that need an extra of their package."""
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
@@ -66,6 +72,14 @@ class Package:
         return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in sources}
 
     @property
+    def modules_without_extras(self):
+        return [module for module in self.modules if not self.extras_of(module)]
+
+    def extras_of(self, module):
+        """Return the extras that a module needs."""
+        return [extra for name, extra in EXTRAS.items() if f"{module}.".startswith(f"{name}.")]
+
+    @property
     def extras(self):
         return self.project.get("optional-dependencies", {})
 
@@ -107,7 +121,7 @@ class Environment:
         return self.folder / "bin/python"
 
     def install(self, *arguments):
-        run(*PIP, "--python", self.python, "install", "--quiet", *arguments)
+        run(*PIP, "--python", self.python, "install", "--quiet", "--no-compile", *arguments)
 
     def run(self, code, *arguments):
         """Run code away from the repository, so that only what is installed can be imported."""

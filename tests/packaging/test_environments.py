@@ -15,10 +15,9 @@ def requirement(package, wheels, *extras):
 
 
 def test_core_works_alone_and_its_command_line_with_the_extra(environment, wheels, core, pins):
-    without_cli = [name for name in core.modules if not name.startswith("dataflow.cli")]
     environment.install(requirement(core, wheels), *pins)
     environment.run("import importlib.util as u; assert not (u.find_spec('click') or u.find_spec('rich'))")
-    environment.import_all(without_cli)
+    environment.import_all(core.modules_without_extras)
 
     environment.install(requirement(core, wheels, "cli"), *pins)
     environment.import_all(core.modules)
@@ -26,23 +25,24 @@ def test_core_works_alone_and_its_command_line_with_the_extra(environment, wheel
 
 def test_a_part_works_with_core_and_nothing_else(environment, wheels, core, part, pins):
     environment.install(requirement(core, wheels), requirement(part, wheels), *pins)
-    environment.import_all(part.modules)
+    environment.import_all(part.modules_without_extras)
     environment.run(
         "import sys; from importlib.metadata import distribution\n"
-        "points = distribution(sys.argv[1]).entry_points.select(group='dataflow.plugins')\n"
-        "assert points\n"
+        "points = distribution(sys.argv[1]).entry_points\n"
+        "assert points.select(group='dataflow.plugins')\n"
         "for point in points: point.load()",
         part.name,
     )
 
 
-@pytest.mark.parametrize("editable", ["core", "part"])
-def test_wheels_and_editable_installs_mix(environment, wheels, core, part, pins, editable):
-    if editable == "core":
-        environment.install("--editable", core.folder, requirement(part, wheels), *pins)
-    else:
-        environment.install(requirement(core, wheels), "--editable", part.folder, *pins)
-    environment.import_all([core.module, part.module])
+@pytest.mark.parametrize("editable", ["core", "parts"])
+def test_wheels_and_editable_installs_mix(environment, wheels, packages, core, pins, editable):
+    chosen = []
+    for package in packages:
+        from_source = (package is core) == (editable == "core")
+        chosen += ["--editable", package.folder] if from_source else [requirement(package, wheels)]
+    environment.install(*chosen, *pins)
+    environment.import_all([package.module for package in packages])
 
 
 def test_everything_imports_at_the_lowest_declared_versions(environment, wheels, packages, tmp_path):

@@ -60,8 +60,8 @@ def test_every_import_is_declared(package):
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top == "dataflow":
             continue
-        extras = ["cli"] if inside(module, "dataflow.cli") else []
-        declared = {canonicalize_name(requirement.name) for requirement in package.requirements(*extras)}
+        required = package.requirements(*package.extras_of(module))
+        declared = {canonicalize_name(requirement.name) for requirement in required}
         if not declared & {canonicalize_name(owner) for owner in owners.get(top, [])}:
             undeclared.add((module, top))
     assert undeclared == set()

@@ -18,6 +18,7 @@ from dataflow.plugins.hints import extra_for
 
 CORE_OPTIONS = ("primary_key", "timestamps")
 LONGEST_NAME = 63
+SYSTEM_COLUMNS = ("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid")
 """Most bytes of an identifier: PostgreSQL's limit, kept everywhere, so that a model works on every database."""
 FEATURE_OPTIONS = {
     "multi_tenant": "dataflow_tenancy",
@@ -290,6 +291,9 @@ class ClassReader:
             raise self.error(msg, f"call it {name.strip('_')!r}", field=name)
         if name.startswith("$") or "." in name or name == "*":
             msg = f"a field cannot be called {name!r}: filters, updates and aggregates give that a meaning of their own"
+            raise self.error(msg, "rename it", field=name)
+        if name.lower() in SYSTEM_COLUMNS:
+            msg = f"a field cannot be called {name!r}: PostgreSQL has a column of that name in every table"
             raise self.error(msg, "rename it", field=name)
         if len(name.encode()) > LONGEST_NAME:
             msg = f"the field name {name!r} is longer than {LONGEST_NAME} bytes"

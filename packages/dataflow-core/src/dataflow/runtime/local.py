@@ -260,7 +260,11 @@ async def _perform(effect: Effect, state: RunState) -> Any:
         return await _do(effect)
     try:
         async with asyncio.timeout(max(state.deadline - time.perf_counter(), 0.0)):
-            return await _do(effect)
+            try:
+                return await _do(effect)
+            except NodeFailed as failed:  # the timeout must see that it was its cancellation that the node failed with
+                _pass_interruption(failed)
+                raise
     except TimeoutError as error:
         msg = "the transaction took longer than its scope's timeout"
         hint = "raise the timeout of TransactionScopeNode (seconds)"
