@@ -43,7 +43,7 @@ CORE_SETTINGS = (
         "pool_reset_on_return",
         str,
         "rollback",
-        "What ends an open transaction of a returned connection.",
+        "Accepted for the documents' sake: no transaction is open when a connection is returned.",
         choices=("rollback", "commit"),
     ),
 )

@@ -18,8 +18,9 @@ from dataflow.plugins.hints import extra_for
 
 CORE_OPTIONS = ("primary_key", "timestamps")
 LONGEST_NAME = 63
-SYSTEM_COLUMNS = ("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid")
 """Most bytes of an identifier: PostgreSQL's limit, kept everywhere, so that a model works on every database."""
+SYSTEM_COLUMNS = ("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid")
+"""Columns that every table of PostgreSQL has already; no model may use their names, for the same reason."""
 FEATURE_OPTIONS = {
     "multi_tenant": "dataflow_tenancy",
     "soft_delete": "dataflow_soft_delete",

@@ -3,6 +3,7 @@
 One call is one transaction unless `commit_every` says otherwise.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -22,6 +23,8 @@ from dataflow.types import ValueRefused
 
 CONFLICTS = ("error", "skip", "upsert")
 ON_ERROR = ("stop", "skip", "collect")
+_GROUP = re.compile(r"""\((?:[^()"]|"[^"]*"|\([^()]*\))*\)""")
+"""A parenthesis of parameters, which may be cast to types such as "a type" or numeric(10, 2)."""
 
 
 class BulkWriting(ModelOperation):
@@ -94,13 +97,12 @@ class BulkWriting(ModelOperation):
         if listed:
             statement = statement.returning(*listed)
         compiled = statement.compile(dialect=self.bound.core.dialect.sqlalchemy)
-        head, values, rest = str(compiled).partition(" VALUES (")
-        group, _, tail = rest.partition(")")
+        head, group, tail = self._cut(str(compiled), columns)
         generated = next((name for name, field in self.bound.fields.items() if field.spec.generated), None)
         insert = Insert(
             self.bound.spec.table,
-            head + values[:-1],
-            f"({group})",
+            head,
+            group,
             tail,
             columns,
             tuple(builder.table.c[name].type for name in columns),
@@ -120,6 +122,18 @@ class BulkWriting(ModelOperation):
             tuple(builder.source(name, compiled) for name in compiled.positiontup[len(columns) :]),
             told is not None,
         )
+
+    def _cut(self, sql: str, columns: Sequence[str]) -> tuple[str, str, str]:
+        """Cut an INSERT of one row into what stands before its values, their parenthesis, and what follows.
+
+        Every identifier is quoted, so the text before the values is known whatever the names hold.
+        """
+        quote = self.bound.core.dialect.quote
+        head = f"INSERT INTO {quote(self.bound.spec.table)} ({', '.join(map(quote, columns))}) VALUES "
+        found = _GROUP.match(sql, len(head))
+        if not sql.startswith(head) or found is None:
+            raise self.fault("the rows cannot be written together", "please report this model", "insert-contract")
+        return head, found[0], sql[found.end() :]
 
     def encoder(self, plan: "BulkPlan", shared: Mapping[str, Any], call: Call) -> rw.RowEncoder:
         """Return the encoder of rows for a plan."""

@@ -77,11 +77,6 @@ def target(url: DatabaseURL, config: Config) -> Target:
         if value is not None and query.setdefault(option, value) != value:
             msg = f"the URL says {option}={query[option]}, the setting postgres_{option} says {value}"
             raise ConfigurationError(msg, hint="say it once", code="bad-setting")
-    if config["pool_reset_on_return"] != "rollback":
-        msg = "pool_reset_on_return='commit' would keep half of what a failed run has written"
-        raise ConfigurationError(
-            msg, hint="leave it out: transactions are committed by their nodes", code="bad-setting"
-        )
     name = query.pop("application_name", "") or config["postgres_application_name"]
     timeout = query.pop("connect_timeout", "")
     settings = {"application_name": name, "lock_timeout": f"{max(int(config['lock_timeout'] * 1000), 1)}"}

@@ -12,6 +12,7 @@ import asyncpg
 from dataflow import errors as e
 
 _KEY = re.compile(r"Key \((?P<columns>.+?)\)=\(")
+_COLUMN = re.compile(r'"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^,\s][^,]*)')
 _MARK = re.compile(r"dataflow:(?P<fault>[a-z-]+)")
 ARITHMETIC = {
     "not-whole": "the result is not a whole number; nothing is rounded silently",
@@ -58,10 +59,20 @@ def translate(error: BaseException) -> e.DataFlowError:
     return e.DatabaseError(f"the driver failed: {type(error).__name__}", hint="see the cause of this error")
 
 
+def without_values(error: BaseException) -> BaseException | None:
+    """Return the driver's error as a cause that tracebacks may show, or None where its own text quotes values."""
+    if isinstance(error, (asyncpg.DataError, OverflowError, UnicodeError)):
+        return None
+    if isinstance(error, asyncpg.PostgresError):
+        error.detail = None  # "Key (name)=(Ada) already exists.", "Failing row contains (…)."
+    return error
+
+
 def _integrity(error: asyncpg.IntegrityConstraintViolationError) -> e.IntegrityError:
     table, detail = error.table_name or "", error.detail or ""
     found = _KEY.search(detail)
-    columns = [part.strip().strip('"') for part in found["columns"].split(", ")] if found else []
+    parts = _COLUMN.finditer(found["columns"]) if found else ()
+    columns = [(part["quoted"] or part["plain"]).replace('""', '"') for part in parts]
     if error.column_name:
         columns = [error.column_name]
     where: dict[str, str | int] = {"table": table, "columns": ", ".join(columns)} if table and columns else {}
@@ -92,9 +103,14 @@ def _arithmetic(error: asyncpg.PostgresError) -> e.DatabaseError | None:
     if isinstance(error, asyncpg.DivisionByZeroError):
         return e.QueryError("division by zero", hint=_OPERAND_HINT, code="arithmetic")
     if isinstance(error, asyncpg.NumericValueOutOfRangeError):
-        what = "in 64 bits" if "bigint" in text or "integer" in text else "its type"
-        return e.QueryError(f"the result does not fit {what}", hint=_OPERAND_HINT, code="arithmetic")
+        return e.QueryError(f"the result {_range(text)}", hint=_OPERAND_HINT, code="arithmetic")
     return None
+
+
+def _range(text: str) -> str:
+    if text.endswith(("overflow", "underflow")):  # of floats
+        return f"is too {'small' if text.endswith('underflow') else 'large'} for a float"
+    return "does not fit in 64 bits" if "bigint" in text or "integer" in text else "does not fit its type"
 
 
 def _transaction(error: asyncpg.PostgresError) -> e.DatabaseError | None:

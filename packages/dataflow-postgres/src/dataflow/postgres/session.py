@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow.dialect import COPY, COUNT, MANY, Command, Program
 from dataflow.errors import DatabaseUnavailable, DataFlowError, UsageError
-from dataflow.postgres.errors import is_lost, translate
+from dataflow.postgres.errors import is_lost, translate, without_values
 from dataflow.postgres.parameters import fitted, with_casts
 from dataflow.postgres.pool import cut
 from dataflow.session import standing_still
@@ -144,7 +144,7 @@ class PostgresSession:
         if command.sql == "COMMIT" and is_lost(error):
             msg = "the connection was lost during COMMIT: whether the transaction was kept is not known"
             known = DatabaseUnavailable(msg, hint="look whether its records are there", code="commit-unknown")
-        known.__cause__ = error
+        known.__cause__ = without_values(error)
         return known
 
     async def _stopped(self) -> None:

@@ -11,11 +11,19 @@ dataflow_api = "1.0"
 def dataflow_dialects() -> Iterable[DialectSpec]:
     """Offer the SQLite dialect."""
     capabilities = {
-        "returning": "full",
+        "bool": "emulated: 0 and 1, checked",
+        "decimal": "emulated: canonical text, compared by a collation",
+        "instants": "emulated: ISO 8601 text in UTC, of fixed width",
+        "dates": "emulated: ISO 8601 text",
+        "uuid": "emulated: canonical text",
         "json": "full",
         "arrays": "emulated: JSON text",
-        "decimal": "emulated: canonical text, compared by a collation",
         "regex": "emulated: Python's re behind REGEXP",
+        "ilike": "emulated: Python's re behind REGEXP",
+        "aggregates": "emulated: integers are added in two halves, Decimals by a function of ours",
+        "exact_arithmetic": "emulated: functions of ours",
+        "returning": "full",
+        "upsert": "emulated: existing keys are looked up in the same transaction",
         "isolation": "emulated: every transaction is serializable",
         "concurrent_writers": "unsupported: SQLite has one writer; others wait for it",
     }
