@@ -6,7 +6,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dataflow import DataFlow
 from dataflow.errors import QueryError
 from dataflow.testing import oracle
 from dataflow.testing.oracle import strategies

@@ -129,7 +129,7 @@ class BulkWriting(ModelOperation):
         Every identifier is quoted, so the text before the values is known whatever the names hold.
         """
         quote = self.bound.core.dialect.quote
-        head = f"INSERT INTO {quote(self.bound.spec.table)} ({', '.join(map(quote, columns))}) VALUES "
+        head = f"INSERT INTO {quote(self.bound.spec.table)} ({', '.join(map(quote, columns))}) VALUES "  # noqa: S608
         found = _GROUP.match(sql, len(head))
         if not sql.startswith(head) or found is None:
             raise self.fault("the rows cannot be written together", "please report this model", "insert-contract")

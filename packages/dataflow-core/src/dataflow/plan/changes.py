@@ -84,7 +84,7 @@ def change_problems(bound: BoundModel, changes: list[Change]) -> list[Problem]:
     problems = []
     for name, op, operand in changes:
         field = bound.fields[name]
-        complaint = _fits(field, op, operand)
+        complaint = _fits(field, op)
         if complaint:
             problems.append(Problem("bad-operator", f"{name}: {complaint}", "", {"field": name}))
             continue
@@ -95,7 +95,7 @@ def change_problems(bound: BoundModel, changes: list[Change]) -> list[Problem]:
     return problems
 
 
-def _fits(field: BoundField, op: str, operand: Any) -> str:
+def _fits(field: BoundField, op: str) -> str:
     """Return why an operator does not fit a field, or ""."""
     if op in ARITHMETIC and not field.type.numeric:
         return f"{op} needs a number, and the field is {field.type}"

@@ -89,21 +89,33 @@ def target(url: DatabaseURL, config: Config) -> Target:
         needed.append("postgres_schema (ALTER ROLE … SET search_path = …)")
     if "options" in query:
         settings["options"] = query.pop("options")
+    hosts, ports = _hosts(url)
     arguments: dict[str, Any] = {
         "dsn": f"postgresql://?{urlencode(query)}" if query else None,
-        "host": (url.host or "").strip("[]") or None,
-        "port": url.port,
+        "host": hosts or None,
+        "port": ports or None,
         "user": url.user or None,
         "password": url.password,
         "database": url.path or None,
         "timeout": float(timeout) if timeout else max(config["lock_timeout"], 0.001),
     }
     pooled = {"auto": None, "none": False, "transaction": True}[config["pooler"]]
-    place: dict[str, str | int] = {"host": arguments["host"] or query.get("host", "localhost")}
+    place: dict[str, str | int] = {"host": url.host or query.get("host", "localhost")}
     if url.port or "port" in query:
         place["port"] = url.port or query["port"]
     most = config["pool_size"] + config["pool_max_overflow"]
     return Target(arguments, settings, pooled, tuple(needed), most, place)
+
+
+def _hosts(url: DatabaseURL) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Read ``host``, ``[::1]`` or several in a row, ``one:5432,two:5433``: the first that answers is taken."""
+    names, ports = [], []
+    for part in (url.host or "").split(",") if url.host else ():
+        name, colon, port = part.rpartition(":") if not part.endswith("]") else (part, "", "")
+        known = colon and port.isdigit()
+        names.append((name if known else part).strip("[]"))
+        ports.append(int(port) if known else (url.port or 5432))
+    return tuple(names), tuple(ports)
 
 
 async def open_connection(to: Target) -> tuple[asyncpg.Connection, bool]:
@@ -140,7 +152,7 @@ async def _open(to: Target, *, pooled: bool) -> asyncpg.Connection:
         raise ConfigurationError(msg, hint="set it on the role as shown, and leave the setting out", code="pooler")
     name = {"application_name": to.settings["application_name"]}
     return await asyncpg.connect(
-        **to.arguments,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in to.arguments.items()},
         server_settings=name if pooled else dict(to.settings),
         statement_cache_size=0 if pooled else _STATEMENTS,
         max_cached_statement_lifetime=0,

@@ -186,8 +186,8 @@ class PostgreSQL(Expressions, Bulk):
         return [f"{self.quote(field.name)} IN ({texts})".replace(":", r"\:")]
 
     def before_tables(self, models: Sequence[ModelSpec]) -> Program[None]:
-        if self.schema:
-            yield Command(f"CREATE SCHEMA IF NOT EXISTS {self.quote(self.schema)}", COUNT, writes=True), ()
+        if self.schema and not (yield Command("SELECT FROM pg_namespace WHERE nspname = $1"), (self.schema,)):
+            yield Command(f"CREATE SCHEMA {self.quote(self.schema)}", COUNT, writes=True), ()
         if not self.native_enums:
             return
         enums: dict[str, t.EnumType] = {}
