@@ -114,8 +114,8 @@ def _hosts(url: DatabaseURL) -> tuple[tuple[str, ...], tuple[int, ...]]:
         name, colon, port = part.rpartition(":") if not part.endswith("]") else (part, "", "")
         known = colon and port.isdigit()
         names.append((name if known else part).strip("[]"))
-        ports.append(int(port) if known else (url.port or 5432))
-    return tuple(names), tuple(ports)
+        ports.append(int(port) if known else url.port)
+    return tuple(names), tuple(port or 5432 for port in ports) if any(ports) else ()
 
 
 async def open_connection(to: Target) -> tuple[asyncpg.Connection, bool]:

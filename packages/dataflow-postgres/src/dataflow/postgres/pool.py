@@ -2,13 +2,19 @@
 
 Lean on purpose: taking and returning an idle connection costs no round trip. A connection is reset only after SQL of
 the user's own, checked only after it was idle for a while, and never shared between loops.
+
+A pool has a fixed number of places. A connection occupies one from before it is opened until it is dropped; who waits
+is given a connection, or the place of one that is gone, first come, first served.
 """
 
 import asyncio
 import contextlib
+import os
 import socket
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator
+from functools import partial
 from time import monotonic
 
 import asyncpg
@@ -21,13 +27,15 @@ from dataflow.session import CURRENT_RUN
 
 IDLE_UNCHECKED = 1.0
 """Seconds that a connection may lie idle without being checked before use (`pool_pre_ping`)."""
+CHECKING = 5.0
+"""Seconds that an idle connection gets to answer."""
 CLOSING = 5.0
 """Seconds that a connection gets to say goodbye."""
 _RESET = """\
-SELECT pg_advisory_unlock_all();
+SET SESSION AUTHORIZATION DEFAULT;
+SELECT pg_catalog.pg_advisory_unlock_all();
 CLOSE ALL;
 UNLISTEN *;
-SET SESSION AUTHORIZATION DEFAULT;
 RESET ALL;
 DISCARD TEMP;
 DISCARD SEQUENCES"""
@@ -43,6 +51,7 @@ class Link:
         born: when it was opened (seconds of the monotonic clock).
         idle_since: when it was given back.
         dirty: whether SQL of the user's own may have left something behind.
+        spoiled: whether it may have left what no reset undoes.
         holder: who has it, with the run's id.
         taken: when it was lent.
     """
@@ -51,6 +60,7 @@ class Link:
     born: float
     idle_since: float = 0.0
     dirty: bool = False
+    spoiled: bool = False
     holder: str = ""
     taken: float = 0.0
 
@@ -61,11 +71,22 @@ class Pool:
     Args:
         to: where to connect.
         config: settings.
+
+    Attributes:
+        loop, thread: the event loop, and the thread (its number) that it ran in when the pool was made.
+        process: the process (its number) that made the pool.
+        pooled: whether a pooler in transaction mode is in between; None: not known yet.
+        prelude: what follows BEGIN where a pooler forgets the settings of the session.
+        users: ids of the `PostgresDatabase` objects that share the pool.
+        lent: the connections in use.
+        closed: whether no more are lent.
     """
 
     def __init__(self, to: Target, config: Config) -> None:
         self.to = to
         self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self.process = os.getpid()
         self.size: int = config["pool_size"]
         self.most: int = config["pool_size"] + config["pool_max_overflow"]
         self.recycle: float = config["pool_recycle"]
@@ -74,13 +95,16 @@ class Pool:
         self.users: set[int] = set()
         self.closed = False
         self.pooled = to.pooled
+        self.prelude = f"; SET LOCAL lock_timeout = {to.settings['lock_timeout']}"
         self.lent: set[Link] = set()
+        self._links: set[Link] = set()
         self._idle: list[Link] = []
-        self._opening = 0
+        self._places = 0  # in use; somebody waits only while all are
         self._waiting: deque[asyncio.Future[Link | None]] = deque()
+        self._vacated = asyncio.Event()
         self._guard: AsyncGenerator[None, None] | None = None
-        self._empty = asyncio.Event()
         self._farewells: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- lending --------------------------------------------------------------------------------------------------
     async def take(self, holder: str) -> Link:
@@ -93,89 +117,102 @@ class Pool:
         """
         run = CURRENT_RUN.get()
         who = f"{holder} of run {run.id}" if run is not None else holder
-        while True:
-            link = self._idle_one()
+        self._refuse_closed()
+        link = self._idle_one()
+        if link is None:
+            if self._places < self.most:
+                self._places += 1
+            else:
+                link = await self._given(who)
             if link is None:
-                link = await self._new_or_returned(who)
-            elif self.ping and monotonic() - link.idle_since > IDLE_UNCHECKED and not await self._answers(link):
-                continue
-            if link is not None:
-                link.holder, link.taken = who, monotonic()
-                self.lent.add(link)
-                return link
+                link = await self._filled()
+        elif self.ping and monotonic() - link.idle_since > IDLE_UNCHECKED and not await self._answers(link):
+            link = await self._filled()
+        link.holder, link.taken = who, monotonic()
+        self.lent.add(link)
+        return link
 
     def _idle_one(self) -> Link | None:
-        self._refuse_closed()
         while self._idle:
             link = self._idle.pop()  # the one used last: its caches are warm
-            if not link.raw.is_closed() and monotonic() - link.born <= self.recycle:
+            if self._is_good(link):
                 return link
-            self.drop(link)
+            self._drop(link)
+            self._places -= 1
         return None
+
+    def _is_good(self, link: Link) -> bool:
+        return not link.raw.is_closed() and monotonic() - link.born <= self.recycle
 
     def _refuse_closed(self) -> None:
         if self.closed:
-            msg = "this DataFlow is closed"
-            raise UsageError(msg, hint="create a new one, or close it later", code="closed")
+            raise _closed()
 
-    async def _answers(self, link: Link) -> bool:
-        self._opening += 1  # it counts while it belongs to nobody
-        try:
-            async with asyncio.timeout(self.patience):
-                await link.raw.execute("")
-        except BaseException as error:
-            self.drop(link)
-            if isinstance(error, Exception):
-                return False
-            raise
-        finally:
-            self._opening -= 1
-        return True
-
-    async def _new_or_returned(self, who: str) -> Link | None:
-        if len(self.lent) + len(self._idle) + self._opening < self.most:
-            return await self._open()
+    async def _given(self, who: str) -> Link | None:
+        """Wait until somebody gives a connection back, or vacates the place of one (None)."""
         future: asyncio.Future[Link | None] = self.loop.create_future()
         self._waiting.append(future)
         try:
             async with asyncio.timeout(self.patience):
                 link = await future
         except BaseException as error:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(future)
-            if future.done() and not future.cancelled() and future.exception() is None:  # granted meanwhile
-                self._pass_on(future.result())
+            if not future.done() or future.cancelled():
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(future)
+            elif future.exception() is None:  # given meanwhile
+                self._offer(future.result())
             if isinstance(error, TimeoutError):
                 raise self._exhausted(who) from None
             raise
-        self._refuse_closed()
+        if self.closed:  # meanwhile
+            self._offer(link)
+            raise _closed()
         return link
 
-    async def _open(self) -> Link:
-        self._opening += 1
+    async def _answers(self, link: Link) -> bool:
+        """Check an idle connection; one that does not answer is dropped, and its place is ours."""
         try:
-            raw, self.pooled = await open_connection(
-                self.to if self.pooled is None else attrs.evolve(self.to, pooled=self.pooled)
-            )
-        except BaseException:
-            self._wake()
+            async with asyncio.timeout(CHECKING):
+                await link.raw.execute("")
+        except BaseException as error:
+            self._links.discard(link)
+            link.raw.terminate()
+            if isinstance(error, Exception):
+                return False
+            self._offer(None)
             raise
-        finally:
-            self._opening -= 1
+        if self.closed:  # meanwhile
+            self._offer(link)
+            raise _closed()
+        return True
+
+    async def _filled(self) -> Link:
+        """Open a connection in a place that is ours."""
+        try:
+            raw = await self._open()
+        except BaseException:
+            self._offer(None)  # who waits next may be luckier, or is told the same
+            raise
+        link = Link(raw, monotonic())
+        self._links.add(link)
+        return link
+
+    async def _open(self) -> asyncpg.Connection:
+        to = self.to if self.pooled is None else attrs.evolve(self.to, pooled=self.pooled)
+        raw, self.pooled = await open_connection(to)
         if self.closed:
             raw.terminate()
-            self._refuse_closed()
+            raise _closed()
         if self._guard is None:
             self._guard = self._close_with_loop()
             await anext(self._guard)
-        return Link(raw, monotonic())
+        return raw
 
     async def fresh(self, link: Link) -> None:
         """Put a new connection in the place of one that was lost while it was idle."""
-        old = link.raw
-        old.terminate()
-        new = await self._open()
-        link.raw, link.born, link.dirty = new.raw, new.born, False
+        link.raw.terminate()
+        link.raw = await self._open()
+        link.born, link.dirty, link.spoiled = monotonic(), False, False
 
     def _exhausted(self, who: str) -> DatabaseTimeout:
         now = monotonic()
@@ -190,65 +227,55 @@ class Pool:
         return DatabaseTimeout(msg, hint=hint, code="pool-exhausted")
 
     # -- giving back ----------------------------------------------------------------------------------------------
-    async def clean(self, link: Link) -> None:
-        """Undo what SQL of the user's own may have left in the session; a connection that fails at it is dropped."""
-        try:
-            async with asyncio.timeout(self.patience):
-                await link.raw.execute("ROLLBACK" if self.pooled else _RESET)
-        except BaseException as error:
-            self.lent.discard(link)
-            self.drop(link)
-            self._wake()
-            if not isinstance(error, Exception):
-                raise
-        else:
-            link.dirty = False
-
     def give_back(self, link: Link) -> None:
         """Take a clean connection back."""
         self.lent.discard(link)
         link.holder = ""
-        if self.closed or link.raw.is_closed() or len(self._idle) + len(self.lent) >= self.size + len(self._waiting):
-            self.drop(link)
-            self._wake()
+        spare = self._places > self.size and not self._waiting
+        if spare or link not in self._links or not self._is_good(link):
+            self._drop(link)
+            self._offer(None)
         else:
-            self._pass_on(link)
-        if not self.lent:
-            self._empty.set()
+            self._offer(link)
 
     def lose(self, link: Link) -> None:
         """Take back a connection that cannot be used again."""
         self.lent.discard(link)
-        self.drop(link)
-        self._wake()
-        if not self.lent:
-            self._empty.set()
+        self._drop(link)
+        self._offer(None)
 
-    def _pass_on(self, link: Link | None) -> None:
+    def _offer(self, link: Link | None) -> None:
+        """Give a connection, or the place of one, to the first who waits; else lay it by."""
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_result(link)
                 return
-        if link is not None:
+        if link is not None and not self.closed:
             link.idle_since = monotonic()
             self._idle.append(link)
+            return
+        if link is not None:
+            self._drop(link)
+        self._places -= 1
+        if not self._places:
+            self._vacated.set()
 
-    def _wake(self) -> None:
-        """Let the first who waits open a connection in the place of one that is gone."""
-        self._pass_on(None)
-
-    def drop(self, link: Link) -> None:
-        """Close a connection without waiting."""
-        if link.raw.is_closed() or link.raw.is_in_transaction():
+    def _drop(self, link: Link) -> None:
+        """Close a connection without waiting. A statement under way is stopped; its place stays taken."""
+        if link not in self._links:
+            return
+        self._links.discard(link)
+        if link.raw.is_closed():
             link.raw.terminate()
             return
-        self.keep(self.loop.create_task(_farewell(link.raw)))
-
-    def keep(self, task: "asyncio.Task[None]") -> None:
-        """Hold on to a task until it is done."""
+        task = self.loop.create_task(farewell(link.raw))
         self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
+        task.add_done_callback(partial(self._gone, link.raw))
+
+    def _gone(self, raw: asyncpg.Connection, task: "asyncio.Task[None]") -> None:
+        self._farewells.discard(task)
+        raw.terminate()  # the end of a loop cancels tasks, even those that have not begun
 
     # -- the end --------------------------------------------------------------------------------------------------
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
@@ -256,7 +283,19 @@ class Pool:
         try:
             yield
         finally:
-            await self.close(patience=0.0)
+            await self._close(0.0)
+            others = self._tasks - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others, timeout=CLOSING)
+
+    def close_soon(self) -> None:
+        """Start `close`, on the loop."""
+        self.keep(self.loop.create_task(self.close()))
+
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Hold on to a task until it is done, beyond the end of the loop's last run."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self, *, patience: float | None = None) -> None:
         """Close all connections, after the operations under way.
@@ -264,43 +303,68 @@ class Pool:
         Args:
             patience: seconds to wait for those; None for `lock_timeout`.
         """
+        await self._close(self.patience if patience is None else patience)
+        if self._guard is not None:
+            with contextlib.suppress(RuntimeError):  # it runs already: the loop is being closed
+                await self._guard.aclose()
+
+    async def _close(self, patience: float) -> None:
         self.closed = True
-        for future in self._waiting:
+        waiting, self._waiting = self._waiting, deque()
+        for future in waiting:
             if not future.done():
-                future.set_result(None)
-        if self.lent:
-            self._empty.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.patience if patience is None else patience):
-                    await self._empty.wait()
+                future.set_exception(_closed())
         idle, self._idle = self._idle, []
-        under_way = self._farewells - {asyncio.current_task()}
-        await asyncio.gather(*under_way, *[_farewell(link.raw) for link in idle], return_exceptions=True)
-        for link in list(self.lent):
-            link.raw.terminate()
-        if self._guard is not None and patience is None:
-            guard, self._guard = self._guard, None
-            with contextlib.suppress(RuntimeError):
-                await guard.aclose()
+        for link in idle:
+            self._offer(link)
+        if self._places:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._vacated.wait()
+            for link in list(self._links):
+                self._drop(link)
+        while self._farewells:
+            await asyncio.wait(set(self._farewells))
+
+    def forget(self, link: Link) -> None:
+        """Drop a connection of a loop that does not run."""
+        self.lent.discard(link)
+        self._links.discard(link)
+        cut(link.raw, self.loop)
 
     def abandon(self) -> None:
         """Drop all connections of a loop that does not run: no goodbye can be said."""
         self.closed = True
-        for link in [*self._idle, *self.lent]:
-            cut(link.raw)
-        self._idle = []
+        for link in list(self._links):
+            self.forget(link)
+        self._idle.clear()
 
 
-async def _farewell(raw: asyncpg.Connection) -> None:
+def _closed() -> UsageError:
+    return UsageError("this DataFlow is closed", hint="create a new one, or close it later", code="closed")
+
+
+async def reset(link: Link, *, pooled: bool) -> None:
+    """Undo what SQL of the user's own may have left in the session; a pooler's next client has another session."""
+    if not pooled:
+        await link.raw.execute(_RESET)
+    link.dirty = False
+
+
+async def farewell(raw: asyncpg.Connection) -> None:
+    """Close a connection; a statement under way is stopped on the server."""
     with contextlib.suppress(Exception):
         await raw.close(timeout=CLOSING)
 
 
-def cut(raw: asyncpg.Connection) -> None:
+def cut(raw: asyncpg.Connection, loop: asyncio.AbstractEventLoop) -> None:
     """Shut the socket of a connection whose loop does not run, so that the server learns of it at once."""
+    transport = raw._transport  # noqa: SLF001  # asyncpg has no public way without its loop
     with contextlib.suppress(Exception):
-        transport = raw._transport  # noqa: SLF001  # asyncpg has no public way without its loop
-        found = transport.get_extra_info("socket")
-        if found is not None:
-            found.shutdown(socket.SHUT_RDWR)
-        transport.abort()
+        raw.terminate()
+    with contextlib.suppress(Exception):
+        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    if loop.is_closed():  # what that has asked of the loop will never happen
+        inner = getattr(transport, "_ssl_protocol", None)
+        with contextlib.suppress(Exception):
+            (transport if inner is None else inner._transport)._call_connection_lost(None)  # noqa: SLF001

@@ -5,14 +5,18 @@ A session belongs to the event loop of its connection; work from other loops is 
 
 import asyncio
 import contextlib
+import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import asyncpg
+
 from dataflow.dialect import COPY, COUNT, MANY, Command, Program
-from dataflow.errors import DatabaseUnavailable, DataFlowError, UsageError
+from dataflow.errors import DatabaseUnavailable, DataFlowError, QueryError, UsageError
 from dataflow.postgres.errors import is_lost, translate, without_values
 from dataflow.postgres.parameters import fitted, with_casts
-from dataflow.postgres.pool import cut
+from dataflow.postgres.pool import farewell, reset
 from dataflow.session import standing_still
 
 if TYPE_CHECKING:
@@ -22,6 +26,11 @@ T = TypeVar("T")
 MOST_PARAMETERS = 32767
 """The protocol counts a statement's parameters in 16 bits."""
 _UNDO = ("ROLLBACK", "RELEASE")
+_WHOLE = ("COMMIT", "SAVEPOINT", *_UNDO)
+"""Statements that a cancellation does not interrupt: where it hits one, nobody would know what is undone."""
+_SPOILING = re.compile(r"\b(prepare|deallocate|discard|load)\b", re.IGNORECASE)
+"""SQL of the user's own after which a connection is not used again: it may change prepared statements, or the server
+process itself."""
 _INTERRUPTING = 10.0
 """Seconds that the server gets to stop a cancelled statement; after that the connection is cut."""
 
@@ -60,6 +69,10 @@ class PostgresSession:
         loop = asyncio.get_running_loop()
         if loop is self._pool.loop:
             return await self._run(program)
+        if self._pool.process != os.getpid():
+            program.close()
+            msg = "the process was forked while a transaction was open; it belongs to the parent"
+            raise UsageError(msg, hint="fork before transactions begin, or after they end", code="forked-in-use")
         if self._pool.loop in standing_still():
             program.close()
             msg = "the open transaction belongs to an event loop which this blocking call stops"
@@ -78,36 +91,76 @@ class PostgresSession:
             return await self._steps(program)
 
     async def _steps(self, program: Program[T]) -> T:
+        stop: asyncio.CancelledError | None = None  # came at a bad moment, and is thrown at the next good one
         try:
             command, arguments = next(program)
             while True:
+                whole = command.sql.startswith(_WHOLE)
+                if stop is not None and not whole:
+                    command, arguments = program.throw(stop)
+                    continue
                 try:
-                    reply = await self._execute(command, arguments)
+                    if whole:
+                        reply, late = await self._unbroken(command, arguments)
+                        stop = stop or late
+                    else:
+                        reply = await self._execute(command, arguments)
                 except asyncio.CancelledError as cancelled:
                     await self._stopped()
                     command, arguments = program.throw(cancelled)
                 except Exception as error:  # noqa: BLE001  # the driver's, or of the network: the program decides
-                    command, arguments = program.throw(self._explained(error, command))
+                    command, arguments = program.throw(self._explained(error))
                 else:
                     command, arguments = program.send(reply)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        except BaseException:
+        except StopIteration as end:
+            if stop is not None:
+                raise stop from None
+            return end.value  # type: ignore[no-any-return]
+        except BaseException as error:
             program.close()
+            if stop is not None and not isinstance(error, asyncio.CancelledError):
+                raise stop from error
             raise
+
+    async def _unbroken(
+        self, command: Command, arguments: Sequence[Any]
+    ) -> tuple[Any, asyncio.CancelledError | None]:
+        """Send a statement and wait for its end; return its reply, and the cancellation that came meanwhile."""
+        task = asyncio.ensure_future(self._execute(command, arguments))
+        late: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                if late is None:
+                    await asyncio.shield(task)
+                else:
+                    await asyncio.wait([task], timeout=_INTERRUPTING)
+                    self._give_up(task)
+            except asyncio.CancelledError as cancelled:
+                late = late or cancelled
+            except Exception:  # noqa: BLE001  # the task's own: raised below
+                break
+        return task.result(), late
+
+    def _give_up(self, task: "asyncio.Task[Any]") -> None:
+        if not task.done():
+            self._lost = True
+            self._link.raw.terminate()
 
     async def _execute(self, command: Command, arguments: Sequence[Any]) -> Any:
         if self._lost and command.sql.startswith(_UNDO):
             return 0  # the server has undone it
+        if self._link.raw.is_closed() and self._may_start_anew():
+            await self._pool.fresh(self._link)  # nothing was sent yet
+        anew = self._may_start_anew() and _harmless(command)
+        sent = not self._link.raw.is_closed()
         try:
             return await self._send(command, arguments)
         except Exception as error:
             if not is_lost(error):
                 raise
-            again = self.depth == 0 and not self._lost and _harmless(command)
             self._lost = True
-            if not again:
-                raise
+            if not anew:
+                raise self._lost_at(command, error, sent=sent) from without_values(error)
         await self._pool.fresh(self._link)  # nothing was open and nothing can have been written: ask again
         self._lost = False
         try:
@@ -116,21 +169,26 @@ class PostgresSession:
             self._lost = is_lost(error)
             raise
 
+    def _may_start_anew(self) -> bool:
+        """Tell whether nothing would be missed on another connection: no transaction, nothing set by the user's SQL."""
+        return self.depth == 0 and not (self._lost or self._over or self._link.dirty)
+
+    def _lost_at(self, command: Command, error: Exception, *, sent: bool) -> DataFlowError:
+        known = translate(error)
+        if command.sql == "COMMIT" and sent:
+            msg = "the connection was lost during COMMIT: whether the transaction was kept is not known"
+        elif command.writes and self.depth == 0 and sent and not isinstance(error.__cause__, asyncpg.PostgresError):
+            msg = "the connection was lost during a statement that commits by itself: whether it was kept is not known"
+        else:
+            return known
+        return DatabaseUnavailable(msg, hint="look whether its records are there", code="commit-unknown")
+
     async def _send(self, command: Command, arguments: Sequence[Any]) -> Any:
         raw = self._link.raw
         if command.named:
-            self._link.dirty = True
-            statement = await raw.prepare(command.sql)
-            wanted = [parameter.name for parameter in statement.get_parameters()]
-            sql = with_casts(command.sql, wanted, arguments)
-            if sql != command.sql:
-                statement = await raw.prepare(sql)
-                wanted = [parameter.name for parameter in statement.get_parameters()]
-            rows = await statement.fetch(*fitted(wanted, arguments))
-            names = [attribute.name for attribute in statement.get_attributes()]
-            return names, [tuple(row) for row in rows], _count(statement.get_statusmsg())
+            return await self._send_named(command, arguments)
         if command.returns is COUNT:
-            return _count(await raw.execute(command.sql, *arguments))
+            return await self._send_counted(command, arguments)
         if command.returns is MANY:
             return len(await raw.fetchmany(f"{command.sql} RETURNING 1", arguments))
         if command.returns is COPY:
@@ -139,12 +197,35 @@ class PostgresSession:
             return _count(await raw.copy_records_to_table(table, records=arguments, columns=columns))
         return await raw.fetch(command.sql, *arguments)
 
-    def _explained(self, error: Exception, command: Command) -> DataFlowError:
+    async def _send_counted(self, command: Command, arguments: Sequence[Any]) -> int:
+        sql = command.sql
+        if self._pool.pooled and sql.startswith("BEGIN"):
+            sql += self._pool.prelude
+        tag = await self._link.raw.execute(sql, *arguments)
+        if sql == "COMMIT" and tag != sql:
+            msg = "the database rolled the transaction back after an earlier error"
+            raise QueryError(msg, hint="let that error end the transaction, then run it again", code="rolled-back")
+        return _count(tag)
+
+    async def _send_named(self, command: Command, arguments: Sequence[Any]) -> Any:
+        raw = self._link.raw
+        self._link.dirty = True
+        self._link.spoiled = self._link.spoiled or _SPOILING.search(command.sql) is not None
+        name = "" if self._pool.pooled else None  # behind a pooler, a name may be another client's
+        statement = await raw.prepare(command.sql, name=name)
+        wanted = [parameter.name for parameter in statement.get_parameters()]
+        sql = with_casts(command.sql, wanted, arguments)
+        if sql != command.sql:
+            statement = await raw.prepare(sql, name=name)
+            wanted = [parameter.name for parameter in statement.get_parameters()]
+        rows = await statement.fetch(*fitted(wanted, arguments))
+        names = [attribute.name for attribute in statement.get_attributes()]
+        return names, [tuple(row) for row in rows], _count(statement.get_statusmsg())
+
+    def _explained(self, error: Exception) -> DataFlowError:
         known = translate(error)
-        if command.sql == "COMMIT" and is_lost(error):
-            msg = "the connection was lost during COMMIT: whether the transaction was kept is not known"
-            known = DatabaseUnavailable(msg, hint="look whether its records are there", code="commit-unknown")
-        known.__cause__ = without_values(error)
+        if known is not error:
+            known.__cause__ = without_values(error)
         return known
 
     async def _stopped(self) -> None:
@@ -172,11 +253,13 @@ class PostgresSession:
     # -- giving back ----------------------------------------------------------------------------------------------
     async def release(self) -> None:
         """Roll back what is open, and give the connection back; cancelling does not interrupt this."""
-        if self._pool.loop.is_closed():
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:  # the run was closed by hand, outside its loop
             self.abandon()
             return
-        if asyncio.get_running_loop() is not self._pool.loop:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.release(), self._pool.loop))
+        if here is not self._pool.loop:
+            self.abandon()
             return
         if not self._over and not self._turn.locked() and self._is_clean():
             self._over = True
@@ -200,35 +283,48 @@ class PostgresSession:
         if self._over:
             return
         self._over = True
-        raw = self._link.raw
         try:
-            if self._turn.locked():  # a task that a cancelled run left behind is in a statement
-                raw.terminate()
-            async with self._turn:
-                pass
-            if not raw.is_closed() and raw.is_in_transaction():
-                async with asyncio.timeout(_INTERRUPTING):
-                    await raw.execute("ROLLBACK")
-        except Exception:  # noqa: BLE001  # it is of no use any more
-            self._lost = True
-        self.depth = 0
-        if self._lost or raw.is_closed():
+            clean = await self._cleaned()
+        except BaseException:
             self._pool.lose(self._link)
-            return
-        if self._link.dirty:
-            await self._pool.clean(self._link)
-            if self._link.dirty:
-                return
-        self._pool.give_back(self._link)
+            raise
+        if clean:
+            self._pool.give_back(self._link)
+        else:
+            self._pool.lose(self._link)
+
+    async def _cleaned(self) -> bool:
+        """Leave nothing open or set; return whether the connection may be used again."""
+        if self._turn.locked():  # a task that a cancelled run left behind is in a statement
+            await farewell(self._link.raw)
+        async with self._turn:
+            pass
+        self.depth = 0
+        raw = self._link.raw
+        if self._lost or raw.is_closed() or self._link.spoiled:
+            return False
+        try:
+            async with asyncio.timeout(_INTERRUPTING):
+                if raw.is_in_transaction():
+                    await raw.execute("ROLLBACK")
+                if self._link.dirty:
+                    await reset(self._link, pooled=bool(self._pool.pooled))
+        except Exception:  # noqa: BLE001  # it is of no use any more
+            return False
+        return True
 
     def abandon(self) -> None:
-        """Give the connection back from wherever this is; where its loop was closed, cut it."""
-        if not self._pool.loop.is_closed():
-            asyncio.run_coroutine_threadsafe(self._release(), self._pool.loop)
-            return
-        self._over = True
-        self._pool.lent.discard(self._link)
-        cut(self._link.raw)
+        """Give the connection back from wherever this is; where its loop does not run, cut it."""
+        loop = self._pool.loop
+        if loop.is_running():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._release_soon)
+        elif not self._over:
+            self._over = True
+            self._pool.forget(self._link)
+
+    def _release_soon(self) -> None:
+        self._pool.keep(self._pool.loop.create_task(self._release()))
 
     def release_blocking(self) -> None:
         """Not for this database."""
