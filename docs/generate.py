@@ -1,9 +1,14 @@
-"""Write docs/reference from the code: settings, hooks, nodes, errors. A test checks that nothing is out of date.
+"""Write docs/reference from the code: settings, hooks, nodes, errors, parity. A test checks that it is current.
 
 Run: python docs/generate.py
+With `parity` behind it, the conformance suites of all dialects run first, and what they find is kept in parity.json.
 """
 
 import inspect
+import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -13,8 +18,11 @@ from dataflow.operations import KINDS
 from dataflow.plugins import hookspecs
 from dataflow.plugins.manager import PluginSet
 from dataflow.plugins.specs import load
+from dataflow.testing.conformance import CAPABILITIES
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+PARITY = REFERENCE / "parity.json"
 NOTE = "<!-- Written by docs/generate.py from the code; edit the code. -->\n"
 
 
@@ -91,9 +99,47 @@ def commands() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"settings.md": settings, "hooks.md": hooks, "nodes.md": nodes, "errors.md": error_classes, "cli.md": commands}
+def parity() -> str:
+    """What each dialect does natively, emulates or refuses, as its conformance suites found it."""
+    found = json.loads(PARITY.read_text(encoding="utf-8"))
+    rows = [f"| feature | promise | {' | '.join(found)} |", f"|---|---|{'---|' * len(found)}"]
+    for name, promise in CAPABILITIES.items():
+        cells = [_cell(features.get(name, "not tested")) for features in found.values()]
+        rows.append(f"| `{name}` | {_cell(promise)} | {' | '.join(cells)} |")
+    intro = (
+        "What the conformance suites found on each database. *Native*: the database does it. *Emulated*: the dialect "
+        "does, with the same result. *Refused*: an error says so, and why. Results are the same wherever the table "
+        "does not say *refused*. [plugins.md](../plugins.md#prove-a-dialect) tells how a dialect of your own is tested."
+    )
+    return f"{NOTE}# Parity\n\n{intro}\n\n" + "\n".join(rows) + "\n"
+
+
+def measure_parity() -> None:
+    """Run the conformance suites of every package, and keep what they found."""
+    found = {}
+    for module in sorted(ROOT.glob("packages/*/tests/test_conformance.py")):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "card.json"
+            own = f"{module.relative_to(ROOT)}::test_the_parity_table_tells_what_the_suites_find"
+            options = ["-q", str(module), f"--deselect={own}", f"--scorecard-json={file}"]
+            subprocess.run([sys.executable, "-m", "pytest", *options], cwd=ROOT, check=True)  # noqa: S603
+            (card,) = json.loads(file.read_text(encoding="utf-8"))
+        found[card["dialect"]] = card["features"]
+    PARITY.write_text(json.dumps(dict(sorted(found.items())), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+PAGES = {
+    "settings.md": settings,
+    "hooks.md": hooks,
+    "nodes.md": nodes,
+    "errors.md": error_classes,
+    "cli.md": commands,
+    "parity.md": parity,
+}
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["parity"]:
+        measure_parity()
     REFERENCE.mkdir(exist_ok=True)
     for page, write in PAGES.items():
         (REFERENCE / page).write_text(write(), encoding="utf-8")

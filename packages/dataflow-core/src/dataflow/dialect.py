@@ -321,6 +321,15 @@ class Dialect:
         del table, column, highest
         yield from ()
 
+    def number_rows(self, insert: "Insert", rows: "Sequence[Sequence[Any]]") -> "Program[Sequence[Sequence[Any]]]":
+        """Give encoded rows that leave their id open, among others that do not, the ids they get, before the writing.
+
+        Only a dialect whose counter goes on when a statement is undone needs it: a second attempt gets the same ids.
+        """
+        del insert
+        yield from ()
+        return rows
+
     def insert_many(
         self, insert: "Insert", rows: "Sequence[Sequence[Any]]", most_parameters: int
     ) -> Program[tuple[int, list[Any]]]:

@@ -175,7 +175,7 @@ class BoundModel:
     ) -> Callable[[Sequence[Any]], dict[str, Any]]:
         """Build the function that turns a row of these columns into a dict."""
         pairs: list[tuple[str, Convert]] = []
-        for name in names:
+        for name in dict.fromkeys(names):  # a statement may return a column twice
             decode = _chain(self.fields[name].decode, *(extra or {}).get(name, ()))
             if decode is not None:
                 pairs.append((name, decode))

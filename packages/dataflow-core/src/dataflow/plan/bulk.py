@@ -339,18 +339,19 @@ class _Job:
                 self._bad(start + fault.index, fault.message, "bad-row")
             yield from self._each(start, len(rows), good)
             return
+        numbered = yield from self.op.bound.core.dialect.number_rows(self.plan.insert, encoded)
         if self.conflict == "skip" and self.return_ids:  # which rows were skipped is known only one by one
-            yield from self._each(start, len(rows), list(enumerate(encoded)))
+            yield from self._each(start, len(rows), list(enumerate(numbered)))
             return
         try:
-            body = self._write(encoded)
+            body = self._write(numbered)
             yield from atomic(self.call, body) if self.op.bound.core.dialect.aborts_on_error else body
         except IntegrityError:  # the one statement of the batch wrote nothing: find the row that is wrong
-            yield from self._each(start, len(rows), list(enumerate(encoded)))
+            yield from self._each(start, len(rows), list(enumerate(numbered)))
             if self.on_error == "stop":
                 raise
 
-    def _write(self, encoded: Sequence[tuple[Any, ...]]) -> Program[None]:
+    def _write(self, encoded: Sequence[Sequence[Any]]) -> Program[None]:
         written, returned = yield from self.plan.write(self.op.bound.core.dialect, encoded, self.call)
         self.tally.created += written
         self.tally.skipped += len(encoded) - written
@@ -363,7 +364,7 @@ class _Job:
         key = tuple(record[name] for name in self.op.bound.spec.primary_key)
         return key[0] if len(key) == 1 else key
 
-    def _each(self, start: int, size: int, rows: Sequence[tuple[int, tuple[Any, ...]]]) -> Program[None]:
+    def _each(self, start: int, size: int, rows: Sequence[tuple[int, Sequence[Any]]]) -> Program[None]:
         """Write rows one by one, each in a savepoint; None stands for the id of a row that was not written."""
         ids: list[Any] = [None] * size
         for index, row in rows:

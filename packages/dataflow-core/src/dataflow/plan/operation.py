@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 KEY = "@key"  # options that name parts of the primary key are routed here
 _DOCUMENTS = ("filter", "conditions", "where")
-_DICT_HINT = "write {'field': value}"
+DICT_HINT = "write {'field': value}"
 
 
 class Result(dict[str, Any]):
@@ -154,7 +154,7 @@ class ModelOperation:
                 if isinstance(value, Mapping):
                     problems += self.check_filter(value)
                 elif value is not None:
-                    problems.append(Problem("bad-parameter", f"{name} takes a dict, got {kind(value)}", _DICT_HINT))
+                    problems.append(Problem("bad-parameter", f"{name} takes a dict, got {kind(value)}", DICT_HINT))
             elif self.route[name] == "data" and isinstance(value, Iterator):
                 message = f"{name} takes a list of dicts, got {kind(value)}, which gives its rows only once"
                 problems.append(Problem("bad-parameter", message, "write list(…): a workflow may run more than once"))
@@ -254,7 +254,7 @@ class ModelOperation:
         value = options[given[0]]
         if not isinstance(value, Mapping):
             msg = f"{given[0]} takes a dict, got {kind(value)}"
-            raise self.fault(msg, _DICT_HINT)
+            raise self.fault(msg, DICT_HINT)
         return value
 
     def names(self, options: Mapping[str, Any], name: str) -> tuple[str, ...]:

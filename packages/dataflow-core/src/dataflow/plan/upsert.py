@@ -7,17 +7,17 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from dataflow.dialect import Program
+from dataflow.dialect import Convert, Program
 from dataflow.errors import Problem, UniqueError
 from dataflow.filters import bucket, shape
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
 from dataflow.plan.builder import Plan, PlanBuilder
 from dataflow.plan.bulk import BulkPlan, BulkWriting, Tally
-from dataflow.plan.operation import ModelOperation, Result
+from dataflow.plan.operation import DICT_HINT, ModelOperation, Result
 from dataflow.plan.write import counted, insert_plan, missing_fields
 from dataflow.session import Call, atomic
-from dataflow.types import ValueRefused
+from dataflow.types import ValueRefused, kind
 
 
 def require_unique(operation: ModelOperation, names: Sequence[str], what: str) -> tuple[str, ...]:
@@ -44,6 +44,20 @@ class Upsert(ModelOperation):
     """Update the record with that key, or create it."""
 
     name = "upsert"
+
+    def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
+        given = {name: value for name, value in params.items() if self.route.get(name) in ("where", "create")}
+        problems = super().check({n: v for n, v in params.items() if n not in given}, partial=partial)
+        for name, values in given.items():  # these are values of a record: what a filter means is another matter
+            if not isinstance(values, Mapping):
+                faulty = values is not None
+                problems += [Problem("bad-parameter", f"{name} takes a dict, got {kind(values)}", DICT_HINT)] * faulty
+                continue
+            for field, value in values.items():
+                unknown = self.known_field(field, name)
+                if unknown or value is not None:
+                    problems += [unknown] if unknown else self.check_field(field, value)
+        return problems
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         _, options = self.split(params)
@@ -109,22 +123,22 @@ class Upsert(ModelOperation):
         )
         if both.fresh.plain and both.changed.plain:
             rows = yield both.fresh.command, both.fresh.arguments(operands, call)
-            return self._told(rows, both, key)
+            return self._told(rows, both, key, call)
         return (yield from atomic(call, self._followed(both, operands, key, call)))
 
     def _followed(
         self, both: "_Either", operands: list[Any], key: Mapping[str, Any], call: Call
     ) -> Program[dict[str, Any]]:
         rows = yield both.fresh.command, both.fresh.arguments(operands, call)
-        result = self._told(rows, both, key)
+        result = self._told(rows, both, key, call)
         half = both.fresh if result.status["created"] else both.changed
         yield from half.follow([row[:-1] for row in rows], call)
         return result
 
     @staticmethod
-    def _told(rows: Sequence[Any], both: "_Either", key: Mapping[str, Any]) -> Result:
+    def _told(rows: Sequence[Any], both: "_Either", key: Mapping[str, Any], call: Call) -> Result:
         if not rows:
-            raise unseen(tuple(key))
+            raise untouched(both.changed, tuple(key), call)
         half = both.fresh if rows[0][-1] else both.changed
         return Result(half.decode(rows[0][:-1]), {"created": bool(rows[0][-1])})
 
@@ -138,11 +152,13 @@ class Upsert(ModelOperation):
             if name not in builder.sets:
                 builder.sets[name] = builder.operand(index, builder.encoder(name), name, like=table.c[name])
         ch.defaults(builder, set(names))
-        change = PlanBuilder(self.bound, self.name, "update", options=dict(extra), table=table, root=builder)
+        kind = "update" if found else "select"
+        change = PlanBuilder(self.bound, self.name, kind, options=dict(extra), table=table, root=builder)
         change.apply_features()
+        fresh = {key[0]: table.c[key[0]]}  # nothing to change: RETURNING must see the row all the same
         if found:
             ch.compile_changes(change, found, len(names))
-        fresh = change.sets or {key[0]: table.c[key[0]]}  # nothing to change: RETURNING must see the row all the same
+            fresh = change.sets
         statement = dialect.insert(table).values(builder.sets)
         statement = statement.on_conflict_do_update(
             index_elements=[table.c[name] for name in key],
@@ -163,12 +179,18 @@ class Upsert(ModelOperation):
         operands: list[Any] = []
         plan_key = ("upsert", ch.change_shape(found, operands), shape(key, operands), extra)
         change: Plan = self.bound.plans.get(plan_key, lambda: self._compile(found, key, len(operands), extra))
-        rows = yield from change.run(operands, call)
+        rows = yield change.command, change.arguments(operands, call)
         if rows:
+            yield from change.follow(rows, call)
             return Result(change.decode(rows[0]), {"created": False})
         names = tuple(create)
         insert: Plan = self.bound.plans.get(("upsert_new", names, extra), lambda: insert_plan(self, names, extra))
-        rows = yield from insert.run(list(create.values()), call)
+        try:
+            rows = yield from insert.run(list(create.values()), call)
+        except UniqueError as error:
+            if set(key) <= set(str(error.where.get("columns")).split(", ")):
+                raise untouched(change, tuple(key), call) from error
+            raise
         return Result(insert.decode(rows[0]), {"created": True})
 
     def _compile(self, found: list[ch.Change], key: Mapping[str, Any], operands: int, extra: Any) -> Plan:
@@ -192,6 +214,16 @@ class _Either:
 
     fresh: Plan
     changed: Plan
+
+
+def untouched(change: Plan, key: Sequence[str], call: Call) -> UniqueError:
+    """Build the error for a record that is there, and that what features demand of a change excluded.
+
+    The guards are asked first: they may know better (another version than the expected one).
+    """
+    for guard in change.guards:
+        guard(call, 0)
+    return unseen(key)
 
 
 def unseen(key: Sequence[str], rows: str = "") -> UniqueError:
@@ -372,9 +404,11 @@ class BulkUpsert(BulkWriting):
             names = group.plan.returned
             pk = [names.index(name) for name in self.bound.spec.primary_key]
             at = [len(names) - 1 - names[::-1].index(name) for name in key]
-            by_key = {tuple(row[i] for i in at): group.plan.decode(row) for row in returned}
+            # a driver may give back what equals nothing that was passed (datetime.max): compare what both mean
+            decoders = [self.bound.core.dialect.decoder(self.bound.fields[name].type) for name in key]
+            by_key = {_meant([row[i] for i in at], decoders): group.plan.decode(row) for row in returned}
             for (index, _), found in zip(part, keys, strict=True):
-                record = by_key[found]
+                record = by_key[_meant(found, decoders)]
                 identity = tuple(record[names[i]] for i in pk)
                 tally.ids[index] = identity[0] if len(identity) == 1 else identity
 
@@ -413,6 +447,10 @@ class BulkUpsert(BulkWriting):
             ]))  # fmt: skip
         statement = builder.restrict(sa.select(sa.func.count()).select_from(table))
         return builder.compile(statement, operands=size if len(names) > 1 else 1)
+
+
+def _meant(values: Sequence[Any], decoders: Sequence[Convert | None]) -> tuple[Any, ...]:
+    return tuple(value if decode is None else decode(value) for value, decode in zip(values, decoders, strict=True))
 
 
 def _part(position: int) -> Any:

@@ -6,6 +6,7 @@ A synchronous run stays in the calling thread where every node allows it, else i
 import asyncio
 import contextlib
 import inspect
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -285,16 +286,42 @@ async def _call(effect: CallPython) -> Any:
     if task.is_async or not task.cls.blocking:
         found = task.call(effect.inputs, caller_thread=False)
         return await found if inspect.isawaitable(found) else found
-    found = await asyncio.to_thread(_in_thread, effect)
+    found = await _in_thread(effect)
     return await found if inspect.isawaitable(found) else found
 
 
-def _in_thread(effect: CallPython) -> Any:
-    try:
-        return effect.task.call(effect.inputs, caller_thread=False)
-    except StopIteration as error:  # a future cannot carry it
-        msg = "the node raised StopIteration"
-        raise RuntimeError(msg) from error
+async def _in_thread(effect: CallPython) -> Any:
+    """Call a blocking node in a thread of its own.
+
+    asyncio's own threads would not do: there are few of them, so that nodes which run workflows could wait for each
+    other for ever, and the interpreter does not end before they do.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+    context = copy_context()
+
+    def settle(found: Any, error: BaseException | None) -> None:
+        if done.done():
+            return  # cancelled
+        if error is None:
+            done.set_result(found)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        found, error = None, None
+        try:
+            found = context.run(effect.task.call, effect.inputs, caller_thread=False)
+        except StopIteration as stop:  # a future cannot carry it
+            error = RuntimeError("the node raised StopIteration")
+            error.__cause__ = stop
+        except BaseException as raised:  # noqa: BLE001  # the run decides what it means
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, found, error)
+
+    threading.Thread(target=work, name=f"dataflow-{effect.task.id}", daemon=True).start()
+    return await done
 
 
 # -- parallel branches ------------------------------------------------------------------------------------------------

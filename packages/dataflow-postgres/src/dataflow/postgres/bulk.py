@@ -5,6 +5,7 @@ Wanted ids are taken from the sequence first, so that they are those of the rows
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -53,8 +54,7 @@ class Bulk(Dialect):
         returned: list[Any] = []
         plain = not insert.tail.replace("RETURNING", "").strip() or insert.tail.strip().startswith("RETURNING")
         only_id = insert.generated is not None and insert.tail.strip() == self._returning(insert)
-        if insert.generated in insert.columns:
-            rows = yield from self._numbers_filled(insert, rows)
+        rows = yield from self.number_rows(insert, rows)
         for start in range(0, len(rows), insert.batch_size):
             part = rows[start : start + insert.batch_size]
             if len(part) >= COPY_FROM and plain and (not insert.returning or only_id):
@@ -72,21 +72,22 @@ class Bulk(Dialect):
         rows = yield Command(_RESERVE, writes=True), (self.quote(insert.table), insert.generated, count)
         return [row[0] for row in rows]
 
-    def _numbers_filled(self, insert: Insert, rows: Sequence[Sequence[Any]]) -> Program[Sequence[Sequence[Any]]]:
-        """Give rows that leave their id to the database one of its sequence, beyond those that other rows give."""
-        place = insert.columns.index(str(insert.generated))
-        open_rows = [index for index, row in enumerate(rows) if row[place] is None]
-        if not open_rows:
+    def number_rows(self, insert: Insert, rows: Sequence[Sequence[Any]]) -> Program[Sequence[Sequence[Any]]]:
+        """Take open ids from the sequence, each beyond those of the rows before, as a counter of the table would."""
+        if insert.generated not in insert.columns:
             return rows
-        given = [row[place] for row in rows if row[place] is not None]
-        if given:
-            yield from self.numbered(insert.table, str(insert.generated), max(given))
-        numbers = yield from self._numbers(insert, len(open_rows))
+        place = insert.columns.index(insert.generated)
+        if all(row[place] is not None for row in rows):
+            return rows
         filled = list(rows)
-        for index, number in zip(open_rows, numbers, strict=True):
-            row = list(filled[index])
-            row[place] = number
-            filled[index] = row
+        for given, stretch in groupby(range(len(rows)), lambda index: rows[index][place] is not None):
+            indexes = list(stretch)
+            if given:
+                yield from self.numbered(insert.table, insert.generated, max(rows[index][place] for index in indexes))
+                continue
+            numbers = yield from self._numbers(insert, len(indexes))
+            for index, number in zip(indexes, numbers, strict=True):
+                filled[index] = (*filled[index][:place], number, *filled[index][place + 1 :])
         return filled
 
     def _copied(self, insert: Insert, rows: Sequence[Sequence[Any]]) -> Program[tuple[int, list[Any]]]:

@@ -4,6 +4,8 @@ A pooler in transaction mode gives every transaction another session, so nothing
 statements, no session settings.
 """
 
+import asyncio
+import socket
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +27,10 @@ _OPTIONS = (
 """What may follow ``?`` in a URL: libpq's words, as far as the driver knows them."""
 _STATEMENTS = 1024
 """Prepared statements that a connection keeps."""
+_CONNECTING = 5.0
+"""Seconds that a connection gets at least to be opened: it is not somebody else that is waited for."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+"""Seconds until the other side is asked for a sign of life, between questions, how many; milliseconds without one."""
 
 
 @attrs.frozen
@@ -89,6 +95,7 @@ def target(url: DatabaseURL, config: Config) -> Target:
         needed.append("postgres_schema (ALTER ROLE … SET search_path = …)")
     if "options" in query:
         settings["options"] = query.pop("options")
+        needed.append("the URL's options (ALTER ROLE … SET …)")
     hosts, ports = _hosts(url)
     arguments: dict[str, Any] = {
         "dsn": f"postgresql://?{urlencode(query)}" if query else None,
@@ -97,7 +104,7 @@ def target(url: DatabaseURL, config: Config) -> Target:
         "user": url.user or None,
         "password": url.password,
         "database": url.path or None,
-        "timeout": float(timeout) if timeout else max(config["lock_timeout"], 0.001),
+        "timeout": float(timeout) if timeout else max(config["lock_timeout"], _CONNECTING),
     }
     pooled = {"auto": None, "none": False, "transaction": True}[config["pooler"]]
     place: dict[str, str | int] = {"host": url.host or query.get("host", "localhost")}
@@ -134,11 +141,16 @@ async def open_connection(to: Target) -> tuple[asyncpg.Connection, bool]:
             if "startup parameter" not in str(error):
                 raise
             return await _open(to, pooled=True), True
-        pooled, most = await _asked(connection)
-        if not pooled:
-            to.warn_beyond(most)
-            return connection, False
-        await connection.close()
+        try:
+            async with asyncio.timeout(to.arguments["timeout"]):
+                pooled, most = await _asked(connection)
+            if not pooled:
+                to.warn_beyond(most)
+                return connection, False
+        except BaseException:
+            connection.terminate()
+            raise
+        connection.terminate()
         return await _open(to, pooled=True), True
     except DataFlowError:
         raise
@@ -151,13 +163,26 @@ async def _open(to: Target, *, pooled: bool) -> asyncpg.Connection:
         msg = f"a pooler in transaction mode cannot keep {'; '.join(to.needed)}"
         raise ConfigurationError(msg, hint="set it on the role as shown, and leave the setting out", code="pooler")
     name = {"application_name": to.settings["application_name"]}
-    return await asyncpg.connect(
+    connection = await asyncpg.connect(
         **{name: list(value) if isinstance(value, tuple) else value for name, value in to.arguments.items()},
         server_settings=name if pooled else dict(to.settings),
         statement_cache_size=0 if pooled else _STATEMENTS,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=0,
     )
+    _notice_cuts(connection)
+    return connection
+
+
+def _notice_cuts(connection: asyncpg.Connection) -> None:
+    """Let the system find out, within about a minute, that a network has dropped a connection without a word."""
+    found = connection._transport.get_extra_info("socket")  # noqa: SLF001  # the driver has no option for it
+    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _asked(connection: asyncpg.Connection) -> tuple[bool, int]:
@@ -166,13 +191,9 @@ async def _asked(connection: asyncpg.Connection) -> tuple[bool, int]:
     A pooler makes up the process that the connection names; another one answers.
     """
     await connection.execute("BEGIN")  # one server for both round trips of the question
-    try:
-        statement = await connection.prepare(
-            "SELECT pg_backend_pid(), current_setting('max_connections')::int", name=""
-        )
-        process, most = await statement.fetchrow()
-    finally:
-        await connection.execute("COMMIT")
+    statement = await connection.prepare("SELECT pg_backend_pid(), current_setting('max_connections')::int", name="")
+    process, most = await statement.fetchrow()
+    await connection.execute("COMMIT")
     return process != connection.get_server_pid(), most
 
 

@@ -6,6 +6,7 @@ A pool belongs to the loop that opened it, and closes with it; synchronous calle
 import asyncio
 import atexit
 import contextlib
+import ctypes
 import os
 import threading
 import weakref
@@ -21,8 +22,8 @@ from dataflow.postgres.session import PostgresSession
 
 _POOLS: "dict[tuple[int, Any], Pool]" = {}
 """(event loop, target and sizes) -> pool."""
-_LIVE: "weakref.WeakSet[PostgresDatabase]" = weakref.WeakSet()
-_ABANDONED: list[Any] = []  # pools of a parent process: closing them here would end its sessions
+_EVER: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+"""Every pool there is, also those that are being closed."""
 _mutex = threading.RLock()  # the garbage collector may close a DataFlow while this thread holds it
 
 
@@ -39,21 +40,23 @@ class PostgresDatabase:
         self._key = (self.to.key, tuple(config[name] for name in sizes))
         self.closed = False
         self.pooled: bool | None = self.to.pooled
-        _LIVE.add(self)
 
     def _pool(self) -> Pool:
-        if self.closed:
-            msg = "this DataFlow is closed"
-            raise UsageError(msg, hint="create a new one, or close it later", code="closed")
         loop = asyncio.get_running_loop()
         key = (id(loop), self._key)
-        pool = _POOLS.get(key)
-        if pool is None or pool.closed or pool.loop is not loop:
-            with _mutex:
-                _sweep()
-                pool = _POOLS[key] = Pool(self.to, self.config)
-        pool.users.add(id(self))
-        return pool
+        with _mutex:  # or another thread closes this DataFlow, or the pool, in between
+            if self.closed:
+                msg = "this DataFlow is closed"
+                raise UsageError(msg, hint="create a new one, or close it later", code="closed")
+            while True:
+                pool = _POOLS.get(key)
+                if pool is None or pool.closed or pool.loop is not loop:
+                    _sweep()
+                    pool = _POOLS[key] = Pool(self.to, self.config)
+                    _EVER.add(pool)
+                pool.users.add(id(self))
+                if _POOLS.get(key) is pool:  # else the garbage collector has just closed its last user
+                    return pool
 
     async def lease(self, *, write: bool, holder: str) -> PostgresSession:
         """Wait for a connection of the running loop's pool."""
@@ -70,8 +73,8 @@ class PostgresDatabase:
 
     def _leave(self) -> list[Pool]:
         """Close this DataFlow to new calls; return the pools that nobody else uses."""
-        self.closed = True
         with _mutex:
+            self.closed = True
             mine = [pool for pool in list(_POOLS.values()) if id(self) in pool.users]
             for pool in mine:
                 pool.users.discard(id(self))
@@ -99,12 +102,13 @@ class PostgresDatabase:
             here = None
         for pool in self._leave():
             if pool.loop is here:
-                task = here.create_task(pool.close())
-                pool.keep(task)
+                pool.close_soon()
             elif pool.loop.is_running():
                 closing = asyncio.run_coroutine_threadsafe(pool.close(), pool.loop)
                 with contextlib.suppress(TimeoutError):
                     closing.result(self.config["lock_timeout"] + 10)
+            elif here is None and pool.thread == threading.get_ident() and not pool.loop.is_closed():
+                pool.loop.run_until_complete(pool.close())  # between two runs of a loop of this thread
             else:
                 pool.abandon()
 
@@ -113,7 +117,7 @@ class PostgresDatabase:
         for pool in self._leave():
             if pool.loop.is_running():
                 with contextlib.suppress(RuntimeError):
-                    asyncio.run_coroutine_threadsafe(pool.close(), pool.loop)
+                    pool.loop.call_soon_threadsafe(pool.close_soon)
             else:
                 pool.abandon()
 
@@ -157,10 +161,16 @@ def _at_exit() -> None:
 
 
 def _in_child() -> None:
+    """Never touch what the parent has opened: closing it here would end the parent's sessions.
+
+    Not even at the end of the interpreter, when the driver says goodbye for connections that nobody closed.
+    """
     global _mutex  # noqa: PLW0603  # it may have been held when the process was forked
     _mutex = threading.RLock()
-    _ABANDONED.extend(_POOLS.values())
+    parents = [*_POOLS.values(), *_EVER]
     _POOLS.clear()
+    _EVER.clear()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(parents))
 
 
 os.register_at_fork(after_in_child=_in_child)

@@ -31,6 +31,8 @@ CHECKING = 5.0
 """Seconds that an idle connection gets to answer."""
 CLOSING = 5.0
 """Seconds that a connection gets to say goodbye."""
+NOTHING = "SELECT"
+"""A statement that asks for nothing; the driver stumbles over an empty one."""
 _RESET = """\
 SET SESSION AUTHORIZATION DEFAULT;
 SELECT pg_catalog.pg_advisory_unlock_all();
@@ -106,6 +108,11 @@ class Pool:
         self._farewells: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from that of the pool, whose connections it must not touch."""
+        return self.process != os.getpid()
+
     # -- lending --------------------------------------------------------------------------------------------------
     async def take(self, holder: str) -> Link:
         """Wait for a connection.
@@ -173,7 +180,7 @@ class Pool:
         """Check an idle connection; one that does not answer is dropped, and its place is ours."""
         try:
             async with asyncio.timeout(CHECKING):
-                await link.raw.execute("")
+                await link.raw.execute(NOTHING)
         except BaseException as error:
             self._links.discard(link)
             link.raw.terminate()
@@ -231,8 +238,9 @@ class Pool:
         """Take a clean connection back."""
         self.lent.discard(link)
         link.holder = ""
-        spare = self._places > self.size and not self._waiting
-        if spare or link not in self._links or not self._is_good(link):
+        if link not in self._links:  # dropped meanwhile, by closing or in a loop that did not run
+            self._offer(None)
+        elif (self._places > self.size and not self._waiting) or not self._is_good(link):
             self._drop(link)
             self._offer(None)
         else:
@@ -310,6 +318,8 @@ class Pool:
 
     async def _close(self, patience: float) -> None:
         self.closed = True
+        if self.inherited:
+            return
         waiting, self._waiting = self._waiting, deque()
         for future in waiting:
             if not future.done():
@@ -328,9 +338,12 @@ class Pool:
 
     def forget(self, link: Link) -> None:
         """Drop a connection of a loop that does not run."""
+        if link in self._links:
+            self._places -= 1
         self.lent.discard(link)
         self._links.discard(link)
-        cut(link.raw, self.loop)
+        if not self.inherited:
+            cut(link.raw, self.loop)
 
     def abandon(self) -> None:
         """Drop all connections of a loop that does not run: no goodbye can be said."""
@@ -345,9 +358,11 @@ def _closed() -> UsageError:
 
 
 async def reset(link: Link, *, pooled: bool) -> None:
-    """Undo what SQL of the user's own may have left in the session; a pooler's next client has another session."""
-    if not pooled:
-        await link.raw.execute(_RESET)
+    """Undo what SQL of the user's own may have left in the session.
+
+    Behind a pooler, the next transaction has another session; but a statement half sent would keep this one.
+    """
+    await link.raw.execute(NOTHING if pooled else _RESET)
     link.dirty = False
 
 

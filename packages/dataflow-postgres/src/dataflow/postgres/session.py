@@ -5,7 +5,6 @@ A session belongs to the event loop of its connection; work from other loops is 
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +15,7 @@ from dataflow.dialect import COPY, COUNT, MANY, Command, Program
 from dataflow.errors import DatabaseUnavailable, DataFlowError, QueryError, UsageError
 from dataflow.postgres.errors import is_lost, translate, without_values
 from dataflow.postgres.parameters import fitted, with_casts
-from dataflow.postgres.pool import farewell, reset
+from dataflow.postgres.pool import NOTHING, farewell, reset
 from dataflow.session import standing_still
 
 if TYPE_CHECKING:
@@ -69,11 +68,11 @@ class PostgresSession:
         loop = asyncio.get_running_loop()
         if loop is self._pool.loop:
             return await self._run(program)
-        if self._pool.process != os.getpid():
+        if self._pool.inherited:
             program.close()
             msg = "the process was forked while a transaction was open; it belongs to the parent"
             raise UsageError(msg, hint="fork before transactions begin, or after they end", code="forked-in-use")
-        if self._pool.loop in standing_still():
+        if self._pool.loop in standing_still() or not self._pool.loop.is_running():
             program.close()
             msg = "the open transaction belongs to an event loop which this blocking call stops"
             hint = "await the async form there: await self.query(…), db.express"
@@ -101,8 +100,9 @@ class PostgresSession:
                     continue
                 try:
                     if whole:
-                        reply, late = await self._unbroken(command, arguments)
+                        task, late = await self._unbroken(command, arguments)
                         stop = stop or late
+                        reply = task.result()
                     else:
                         reply = await self._execute(command, arguments)
                 except asyncio.CancelledError as cancelled:
@@ -124,22 +124,18 @@ class PostgresSession:
 
     async def _unbroken(
         self, command: Command, arguments: Sequence[Any]
-    ) -> tuple[Any, asyncio.CancelledError | None]:
-        """Send a statement and wait for its end; return its reply, and the cancellation that came meanwhile."""
+    ) -> "tuple[asyncio.Task[Any], asyncio.CancelledError | None]":
+        """Send a statement and wait for its end; return it, and the cancellation that came meanwhile."""
         task = asyncio.ensure_future(self._execute(command, arguments))
         late: asyncio.CancelledError | None = None
         while not task.done():
             try:
-                if late is None:
-                    await asyncio.shield(task)
-                else:
-                    await asyncio.wait([task], timeout=_INTERRUPTING)
-                    self._give_up(task)
+                await asyncio.wait([task], timeout=None if late is None else _INTERRUPTING)
             except asyncio.CancelledError as cancelled:
                 late = late or cancelled
-            except Exception:  # noqa: BLE001  # the task's own: raised below
-                break
-        return task.result(), late
+            else:
+                self._give_up(task)
+        return task, late
 
     def _give_up(self, task: "asyncio.Task[Any]") -> None:
         if not task.done():
@@ -157,6 +153,7 @@ class PostgresSession:
             return await self._send(command, arguments)
         except Exception as error:
             if not is_lost(error):
+                self._note(error)
                 raise
             self._lost = True
             if not anew:
@@ -168,6 +165,13 @@ class PostgresSession:
         except Exception as error:
             self._lost = is_lost(error)
             raise
+
+    def _note(self, error: Exception) -> None:
+        """Note what an error of the driver leaves behind: a statement half sent, with its locks, or worse."""
+        if not getattr(error, "severity", None):  # the server did not say it
+            self._link.dirty = True
+        if isinstance(error, asyncpg.InternalClientError) or "another operation" in str(error):
+            self._link.spoiled = True
 
     def _may_start_anew(self) -> bool:
         """Tell whether nothing would be missed on another connection: no transaction, nothing set by the user's SQL."""
@@ -239,7 +243,9 @@ class PostgresSession:
         raw = self._link.raw
         try:
             async with asyncio.timeout(_INTERRUPTING):
-                await raw.execute("")  # the driver sends it when the server has answered the request to cancel
+                await raw.execute(NOTHING)  # the driver sends it when the server has answered the request to cancel
+        except asyncpg.InFailedSQLTransactionError:
+            return
         except Exception:  # noqa: BLE001  # it is cut below
             self._lost = True
             raw.terminate()

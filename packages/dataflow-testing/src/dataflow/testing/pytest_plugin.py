@@ -1,7 +1,7 @@
 """The pytest plugin: PostgreSQL databases as fixtures, and the scorecard of the conformance suites.
 
-pytest imports this module at the start of every run, wanted or not: it must stay light, and import no other module of
-DataFlow, which would then escape measurements of coverage. Fixtures import what they need.
+pytest imports this module and the scorecard at the start of every run, wanted or not: both must stay light, and import
+no other module of DataFlow, which would then escape measurements of coverage. Fixtures import what they need.
 """
 
 import os
