@@ -72,7 +72,7 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("PartCreate", {"values": {3: 1}}, "values: model Part has no field 3"),
     ("PartBulkCreate", {"data": [{3: 1}]}, "row 0: model Part has no field '3'"),
     ("PartList", {"filter": {3: 1}}, "3 is not a filter operator that can stand here"),
-    ("PartUpsert", {"where": {3: 1}}, "3 is not a filter operator that can stand here"),
+    ("PartUpsert", {"where": {3: 1}}, "model Part has no field 3"),
     # which record
     ("PartUpdate", {**ONE, "values": {"count": 1}, "fields": {"count": 1}}, "values and fields mean the same; both were given"),
     ("PartUpdate", {"conditions": {"id": 1}, "filter": {"id": 1}, "count": 1}, "conditions and filter mean the same"),

@@ -38,10 +38,19 @@ def _callable(_factory: Any, _attribute: Any, value: Any) -> None:
 
 
 @attrs.frozen
-class Factory:
-    """A default computed in the client for each record: ``Factory(uuid4)``, ``Factory(list)``."""
+class Computed:
+    """A default that a function gives for each record; see `Factory`."""
 
     call: Callable[[], Any] = attrs.field(validator=_callable)
+
+
+def Factory(call: Callable[[], Any]) -> Any:  # noqa: N802  # users write it where the value stands, as in attrs
+    """Compute a default in the client for each record, as in ``id: UUID = Factory(uuid4)``.
+
+    Raises:
+        ModelError: `call` is not a function.
+    """
+    return Computed(call)
 
 
 def _model_name(model: "str | type") -> str:
@@ -220,7 +229,7 @@ def read_default(cls: type, name: str) -> tuple[Any, Callable[[], Any] | None]:
         if value.default_factory is not dataclasses.MISSING:
             return UNSET, value.default_factory
         value = UNSET if value.default is dataclasses.MISSING else value.default
-    if isinstance(value, Factory):
+    if isinstance(value, Computed):
         return UNSET, value.call
     if isinstance(value, pytypes.MemberDescriptorType):  # __slots__
         return UNSET, None

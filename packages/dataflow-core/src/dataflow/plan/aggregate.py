@@ -12,7 +12,7 @@ from dataflow.errors import Problem, suggest
 from dataflow.fields import FieldSpec
 from dataflow.filters import LOGIC, FilterCompiler, shape
 from dataflow.plan.bound import BoundField
-from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.builder import Plan, PlanBuilder, row_count
 from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.sorting import Sort, parse_sort
 from dataflow.session import Call
@@ -159,7 +159,8 @@ class Aggregate(ModelOperation):
                 order[-1] = order[-1].nulls_last() if descending else order[-1].nulls_first()
         statement = statement.order_by(*order)
         if limited:
-            statement = statement.limit(builder.operand(operands, None, "limit", like=sa.literal(1, sa.BigInteger)))
+            most = builder.operand(operands, row_count, "limit", like=sa.literal(1, sa.BigInteger))
+            statement = statement.limit(most)
             operands += 1
         plan = builder.compile(statement, operands=operands)
         names = [item.name for item in items]

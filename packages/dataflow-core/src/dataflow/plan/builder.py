@@ -15,7 +15,7 @@ from dataflow.dialect import COUNT, ROWS, Command, Convert, Program
 from dataflow.errors import InputError, Problem
 from dataflow.plan.stages import Stage
 from dataflow.session import Call
-from dataflow.types import ValueRefused
+from dataflow.types import INT_MAX, ValueRefused
 
 if TYPE_CHECKING:
     from sqlalchemy.sql import ColumnElement
@@ -126,6 +126,11 @@ class Plan:
 def refused_problem(label: str, refused: ValueRefused, **where: str | int) -> Problem:
     """Turn a refused value into a problem that names its field."""
     return Problem("wrong-value", f"{label}: {refused.message}", refused.hint, {"field": label, **where})
+
+
+def row_count(value: int) -> int:
+    """Encode a limit or offset: no table has more rows than the largest integer a database takes."""
+    return min(value, INT_MAX)
 
 
 def _no_columns(row: Sequence[Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataflow.errors import InputError, Problem
 from dataflow.filters import shape
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
-from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.builder import Plan, PlanBuilder, row_count
 from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.read import count_rows
 from dataflow.plan.sorting import order_by, total_order
@@ -33,7 +33,7 @@ class _ByFilter(ModelOperation):
             return used
         table = builder.table
         keys = [table.c[name] for name in self.bound.spec.primary_key]
-        most = builder.operand(used, None, "limit", like=sa.literal(1, sa.BigInteger))
+        most = builder.operand(used, row_count, "limit", like=sa.literal(1, sa.BigInteger))
         inner = table.alias()
         chosen = PlanBuilder(self.bound, "related", "select", options=builder.options, table=inner, root=builder.root)
         chosen.apply_features()

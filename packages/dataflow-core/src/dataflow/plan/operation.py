@@ -111,7 +111,7 @@ class ModelOperation:
             else:
                 options[target] = value
         if problems:
-            raise self.bound.refuse(problems, self.name)
+            raise self.bound.refuse(self.check(params, partial=False) or problems, self.name)
         if options.get("soft_delete") and "soft_delete" not in self.call_options:
             raise self.lacking("soft_delete")
         return fields, options

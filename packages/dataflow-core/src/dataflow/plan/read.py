@@ -12,7 +12,7 @@ from dataflow.errors import DataFlowError, NotFoundError
 from dataflow.filters import shape
 from dataflow.plan import include as related
 from dataflow.plan import sorting
-from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.builder import Plan, PlanBuilder, row_count
 from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.session import Call
 
@@ -176,10 +176,12 @@ class List(_Reading):
             operands += len(page.after)
         statement = self._select(builder, (*names, *hidden)).order_by(*sorting.order_by(builder, page.sort))
         if page.limit is not None:
-            statement = statement.limit(builder.operand(operands, None, "limit", like=sa.literal(1, sa.BigInteger)))
+            most = builder.operand(operands, row_count, "limit", like=sa.literal(1, sa.BigInteger))
+            statement = statement.limit(most)
             operands += 1
         if page.offset:
-            statement = statement.offset(builder.operand(operands, None, "offset", like=sa.literal(1, sa.BigInteger)))
+            skipped = builder.operand(operands, row_count, "offset", like=sa.literal(1, sa.BigInteger))
+            statement = statement.offset(skipped)
             operands += 1
         return _ListPlan(builder.compile(statement, operands=operands, columns=(*names, *hidden)), tree, hidden)
 

@@ -309,7 +309,8 @@ async def _in_thread(effect: CallPython) -> Any:
             done.set_exception(error)
 
     def work() -> None:
-        found, error = None, None
+        found: Any = None
+        error: BaseException | None = None
         try:
             found = context.run(effect.task.call, effect.inputs, caller_thread=False)
         except StopIteration as stop:  # a future cannot carry it

@@ -25,7 +25,7 @@ class Stock(Suite):
             name: str | None = None
             price: float = 1.0
             count: int = 7
-            serial: int = Factory(iter(range(10**9)).__next__)  # type: ignore[assignment]
+            serial: int = Factory(iter(range(10**9)).__next__)
             __indexes__: ClassVar = [{"name": "uq_products_sku", "fields": ["sku"], "unique": True}]
 
         @db.model

@@ -38,7 +38,7 @@ class TestCrud(Suite):
 
         @db.model
         class Device:
-            id: UUID = Factory(uuid4)  # type: ignore[assignment]
+            id: UUID = Factory(uuid4)
             label: str = "new"
 
         @db.model

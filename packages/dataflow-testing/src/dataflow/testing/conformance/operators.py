@@ -79,13 +79,13 @@ class TestOperators(Suite):
 
         @db.model
         class Basket:
-            tags: list[str] | None = Factory(lambda: ["big"])  # type: ignore[assignment]
-            codes: list[UUID] = Factory(list)  # type: ignore[assignment]
-            sums: list[Decimal] = Factory(list)  # type: ignore[assignment]
+            tags: list[str] | None = Factory(lambda: ["big"])
+            codes: list[UUID] = Factory(list)
+            sums: list[Decimal] = Factory(list)
 
         @db.model
         class Note:
-            body: dict[str, Any] | None = Factory(lambda: {"list": [1]})  # type: ignore[assignment]
+            body: dict[str, Any] | None = Factory(lambda: {"list": [1]})
             extra: Any = None
 
     @requires("exact_arithmetic")

@@ -133,7 +133,7 @@ def declare(db: Any, prefix: str = "") -> None:
         rating: float | None
         opened: date | None = date(2025, 1, 31)
         profile: Any = None
-        tags: list[str] = Factory(list)  # type: ignore[assignment]
+        tags: list[str] = Factory(list)
 
     @db.model
     class Part:
