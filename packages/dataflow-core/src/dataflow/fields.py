@@ -45,7 +45,7 @@ class Computed:
 
 
 def Factory(call: Callable[[], Any]) -> Any:  # noqa: N802  # users write it where the value stands, as in attrs
-    """Compute a default in the client for each record, as in ``id: UUID = Factory(uuid4)``.
+    """Compute a default in the client for each record: ``Factory(uuid4)``, ``Factory(list)``.
 
     Raises:
         ModelError: `call` is not a function.
