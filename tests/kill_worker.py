@@ -1,10 +1,11 @@
 """Loads rows until it is killed; run by test_kill.py.
 
-It warms up once, then forks a loader for each line of stdin (a task as JSON), so that a kill costs no imports. It
-prints the loader's process id, "ready" when loading begins, a line for each run of the workflow that the loader has
-finished, and how the loader ended.
+It warms up once, also by importing the modules that its arguments name, then forks a loader for each line of stdin (a
+task as JSON), so that a kill costs no imports. It prints the loader's process id, "ready" when loading begins, a line
+for each run of the workflow that the loader has finished, and how the loader ended.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from dataflow.runtime import LocalRuntime
 
 PARTS = 4
 ROWS = 1000  # of a part: a node, or a commit
+BATCH = 300  # rows of a statement, so that a part is several
 
 
 class Item:
@@ -38,10 +40,11 @@ def loading(db, mode, conflict="error"):
     builder = db.workflow()
     if mode == "nodes":
         for part, rows in enumerate(parts):
-            builder.add_node("ItemBulkCreateNode", f"part_{part}", {"data": rows, "conflict_resolution": conflict})
+            params = {"data": rows, "batch_size": BATCH, "conflict_resolution": conflict}
+            builder.add_node("ItemBulkCreateNode", f"part_{part}", params)
     else:
         rows = list(chain.from_iterable(parts))
-        params = {"data": rows, "commit_every": ROWS, "conflict_resolution": conflict}
+        params = {"data": rows, "batch_size": BATCH, "commit_every": ROWS, "conflict_resolution": conflict}
         builder.add_node("ItemBulkCreateNode", "parts", params)
     return builder.build()
 
@@ -67,6 +70,8 @@ def say(word, number):
 
 
 def main():
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     with DataFlow(":memory:") as db:
         db.model(Item)
         load(loading(db, "nodes"), 0)

@@ -1,7 +1,7 @@
-"""SIGKILL at random moments of a bulk load: the file stays sound, holds whole nodes or whole commits, and goes on.
+"""SIGKILL at random moments of a bulk load: the database stays sound, holds whole nodes or whole commits, and goes on.
 
-Each round kills a loader that would load for ever, judges the file with the standard library, and completes the
-interrupted run with DataFlow on the same file.
+Each round kills a loader that would load for ever, judges the database without our code, and completes the interrupted
+run with DataFlow on the same database.
 """
 
 import json
@@ -23,7 +23,7 @@ from dataflow import DataFlow
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the worker forks")
 
 WORKER = Path(__file__).with_name("kill_worker.py")
-KILLS = 30  # per mode
+KILLS = {"sqlite": 30, "postgresql": 10}  # per mode
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ class Worker:
     """The process that forks loaders."""
 
     def __init__(self):
-        command = [sys.executable, WORKER]
+        command = [sys.executable, WORKER, "dataflow.postgres.dialect", "dataflow.postgres.database"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.loader = 0
 
-    def start(self, path, mode, run):
+    def start(self, url, mode, run):
         """Fork a loader that loads one run after another, from the given one on, until it is killed."""
-        self.process.stdin.write(json.dumps({"url": f"sqlite:///{path}", "mode": mode, "run": run}) + "\n")
+        self.process.stdin.write(json.dumps({"url": url, "mode": mode, "run": run}) + "\n")
         self.loader = self.read("loader")
         assert self.read("ready") == run
 
@@ -79,25 +79,62 @@ def worker():
     worker.close()
 
 
-def judge(path):
-    """Judge the file without our code; return run -> part -> number of rows."""
-    sql = "SELECT run, part, count(*), max(place) FROM items GROUP BY run, part"
+class File:
+    """A SQLite file, judged by the standard library."""
+
+    def __init__(self, path):
+        self.path = path
+        self.url = f"sqlite:///{path}"
+
+    def rows(self, sql):
+        with closing(sqlite3.connect(self.path)) as file:
+            assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            return file.execute(sql).fetchall()
+
+
+class Database:
+    """A PostgreSQL database, judged by psql."""
+
+    def __init__(self, server, url):
+        self.server = server
+        self.url = url
+
+    def rows(self, sql):
+        self.wait_for_the_end()
+        return [tuple(map(int, line.split("|"))) for line in self.server.psql(sql, database=self.url).splitlines()]
+
+    def wait_for_the_end(self):
+        """Wait until the server has noticed that its client is gone: what it was told before, it may still do."""
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()"
+        while self.server.psql(others, database=self.url) != "0":
+            time.sleep(0.01)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    if request.param == "sqlite":
+        return File(tmp_path / "killed.db")
+    return Database(request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_database"))
+
+
+def judge(database):
+    """Judge the database without our code; return run -> part -> number of rows."""
     found = {}
-    with closing(sqlite3.connect(path)) as file:
-        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        for run, part, rows, last in file.execute(sql):
-            assert rows == last + 1, "a row before the last one is missing"
-            found.setdefault(run, {})[part] = rows
+    for run, part, rows, last in database.rows("SELECT run, part, count(*), max(place) FROM items GROUP BY run, part"):
+        assert rows == last + 1, "a row before the last one is missing"
+        found.setdefault(run, {})[part] = rows
     return found
 
 
 @pytest.mark.parametrize("mode", ["nodes", "commits"])
-def test_a_killed_load_leaves_whole_nodes_or_commits_in_a_sound_file_that_goes_on(tmp_path, worker, kill_worker, mode):
-    path = tmp_path / "killed.db"
+def test_a_killed_load_leaves_whole_nodes_or_commits_in_a_sound_database_that_goes_on(
+    database, worker, kill_worker, mode
+):
+    kills = KILLS["sqlite" if isinstance(database, File) else "postgresql"]
     whole = dict.fromkeys(range(kill_worker.PARTS), kill_worker.ROWS)
     chance = random.Random(20130101)
 
-    worker.start(path, mode, run=0)
+    worker.start(database.url, mode, run=0)
     worker.read("finished")
     start = time.perf_counter()
     worker.read("finished")
@@ -105,26 +142,26 @@ def test_a_killed_load_leaves_whole_nodes_or_commits_in_a_sound_file_that_goes_o
     worker.kill()
 
     held = []
-    for run in range(1000, 1000 * (KILLS + 1), 1000):
-        with DataFlow(f"sqlite:///{path}") as db:
+    for run in range(1000, 1000 * (kills + 1), 1000):
+        with DataFlow(database.url) as db:
             db.model(kill_worker.Item)
             db.express_sync.bulk_delete("Item", filter={}, confirmed=True)
-        worker.start(path, mode, run)
+        worker.start(database.url, mode, run)
         time.sleep(chance.uniform(0, window))
         finished, exit_code = worker.kill()
         assert exit_code == -signal.SIGKILL
 
-        found = judge(path)
+        found = judge(database)
         interrupted = found.pop(run + finished, {})
         assert found == {run + earlier: whole for earlier in range(finished)}, "a finished run is not whole"
         assert interrupted == dict.fromkeys(range(len(interrupted)), kill_worker.ROWS), "a part is not whole"
         held.append(len(interrupted))
 
-        with DataFlow(f"sqlite:///{path}") as db:
+        with DataFlow(database.url) as db:
             db.model(kill_worker.Item)
             kill_worker.load(kill_worker.loading(db, mode, conflict="skip"), run + finished)
-        assert judge(path) == {run + number: whole for number in range(finished + 1)}
+        assert judge(database) == {run + number: whole for number in range(finished + 1)}
 
-    assert len(held) == KILLS
+    assert len(held) == kills
     within = sum(0 < parts < kill_worker.PARTS for parts in held)
-    assert within >= KILLS // 6, f"too few kills landed within a run: {held}"
+    assert within >= kills // 6, f"too few kills landed within a run: {held}"

@@ -1,6 +1,10 @@
-"""The notebook: executed by a real kernel, whose event loop is running while the cells make synchronous calls."""
+"""The notebook: executed by a real kernel, whose event loop is running while the cells make synchronous calls.
+
+It runs as it is, in memory, and once more on PostgreSQL.
+"""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,15 +16,12 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook" / "quickstart.ipy
 KERNEL = "dataflow-test"
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """The notebook after its cells have run on the interpreter that runs the tests."""
-    folder = tmp_path_factory.mktemp("jupyter")
+def execute(notebook, folder):
+    """Run the cells on the interpreter that runs the tests."""
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = folder / "kernels" / KERNEL / "kernel.json"
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": command, "display_name": KERNEL, "language": "python"}))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(folder))
         patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
@@ -30,8 +31,34 @@ def executed(tmp_path_factory):
     return notebook
 
 
+@pytest.fixture(scope="module")
+def in_memory(tmp_path_factory):
+    """The notebook after its cells have run."""
+    return execute(nbformat.read(NOTEBOOK, as_version=4), tmp_path_factory.mktemp("jupyter"))
+
+
+@pytest.fixture(scope="module")
+def on_postgres(tmp_path_factory, postgres_url):
+    """The notebook after its cells have run on PostgreSQL."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = "".join(cell.source for cell in code_cells(notebook))
+    assert code.count('DataFlow(":memory:")') == 1
+    for cell in code_cells(notebook):
+        cell.source = cell.source.replace('DataFlow(":memory:")', f"DataFlow({postgres_url!r})")
+    return execute(notebook, tmp_path_factory.mktemp("jupyter"))
+
+
+@pytest.fixture(params=["in_memory", "on_postgres"])
+def executed(request):
+    return request.getfixturevalue(request.param)
+
+
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def all_outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
 
 
 def outputs(notebook, part):
@@ -76,6 +103,15 @@ def test_mistakes_are_shown_with_the_fix(executed):
     (shown,) = outputs(executed, "mistaken.build()")
     assert "did you mean 'email'?" in shown.text
     assert "did you mean 'total'?" in shown.text
+
+
+def test_both_databases_show_the_same(in_memory, on_postgres):
+    def texts(notebook):
+        shown = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in all_outputs(notebook)]
+        return [re.sub(r"datetime\.datetime\([^)]*\)", "an instant", text) for text in shown]
+
+    assert any("an instant" in text for text in texts(in_memory))
+    assert texts(on_postgres) == texts(in_memory)
 
 
 def test_the_notebook_is_kept_without_outputs():

@@ -1,15 +1,14 @@
 """The independent check: the same numbers three ways, and those known from other publications of the data.
 
-The CSV files are counted line by line, and the database file is asked in SQL by the standard library's sqlite3; neither
-touches DataFlow, whose own answers are the third way.
+The CSV files are counted line by line, and the database is asked in SQL by the driver alone; neither touches DataFlow,
+whose own answers are the third way.
 """
 
 import csv
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .data import open_csv
+from .raw import PostgresSchema, SQLiteFile
 from .report import MAKERS
 
 Numbers = dict[str, float]
@@ -80,8 +80,8 @@ def lines(name: str) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def from_database(path: str) -> Numbers:
-    """Ask the database file, without any of DataFlow's functions."""
+def from_database(database: SQLiteFile | PostgresSchema) -> Numbers:
+    """Ask the database by its driver, in SQL that both databases know."""
     flights = "SELECT count(*) FROM flights"
     questions = {
         **{
@@ -93,22 +93,35 @@ def from_database(path: str) -> Numbers:
         "to Pacific time": f"{flights} JOIN airports ON faa = dest WHERE tzone = 'America/Los_Angeles'",
         "without tail number": f"{flights} WHERE tailnum IS NULL",
         "tail numbers without a plane": f"{flights} WHERE tailnum NOT IN (SELECT tailnum FROM planes)",
-        "average of dep_delay": "SELECT avg(dep_delay) FROM flights",
-        "average of arr_delay": "SELECT avg(arr_delay) FROM flights",
         "sum of precip": "SELECT sum(precip) FROM weather",
         "sum of temp": "SELECT sum(temp) FROM weather",
-        "hours of weather": "SELECT count(*) FROM (SELECT DISTINCT origin, time_hour FROM weather)",
+        "hours of weather": "SELECT count(*) FROM (SELECT DISTINCT origin, time_hour FROM weather) AS hours",
         "carriers' months": "SELECT count(*) FROM carrier_months",
     }
     for column in ("distance", "air_time", "dep_delay", "arr_delay"):
         questions[f"sum of {column}"] = f"SELECT sum({column}) FROM flights"
         questions[f"count of {column}"] = f"SELECT count({column}) FROM flights"
+    for column in (
+        "dep_delay",
+        "arr_delay",
+    ):  # avg() would be a number of 16 digits in PostgreSQL, and a float of 17 here
+        questions[f"average of {column}"] = (
+            f"SELECT CAST(sum({column}) AS double precision) / count({column}) FROM flights"
+        )
     for maker in MAKERS:
-        questions[f"planes by {maker}"] = f"{flights} JOIN planes USING (tailnum) WHERE manufacturer GLOB '{maker}*'"
-    with closing(sqlite3.connect(path)) as file:
-        answers = {name: file.execute(sql).fetchone()[0] for name, sql in questions.items()}
-        carriers = dict(file.execute("SELECT 'flights of ' || carrier, count(*) FROM flights GROUP BY carrier"))
-    return answers | carriers
+        starts = f"substr(manufacturer, 1, {len(maker)}) = '{maker}'"
+        questions[f"planes by {maker}"] = f"{flights} JOIN planes USING (tailnum) WHERE {starts}"
+    carriers = "SELECT 'flights of ' || carrier, count(*) FROM flights GROUP BY carrier ORDER BY carrier"
+    answers = database.ask({**questions, "carriers": carriers})
+    by_carrier = dict(map(tuple, answers.pop("carriers")))
+    return {name: plain(rows[0][0]) for name, rows in answers.items()} | by_carrier
+
+
+def plain(number: float | Decimal) -> float:
+    """Return PostgreSQL's exact numbers as what JSON has."""
+    if isinstance(number, Decimal):
+        return int(number) if number == int(number) else float(number)
+    return number
 
 
 def from_dataflow(changes: dict[str, Any], answers: dict[str, Any]) -> Numbers:

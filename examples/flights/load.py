@@ -1,4 +1,7 @@
-"""The load: one workflow of BulkCreate nodes. Each node is one transaction, so the file holds all its rows or none."""
+"""The load: one workflow of BulkCreate nodes.
+
+Each node is one transaction, so the database holds all its rows or none.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -122,9 +122,15 @@ class CarrierMonth:
 MODELS = (Airline, Airport, Plane, Weather, Flight, CarrierMonth)
 
 
-def open_database(url: str) -> DataFlow:
-    """Return a DataFlow on that database that knows the models. Tables are created when a workflow first needs them."""
-    db = DataFlow(url)
+def open_database(url: str, schema: str) -> DataFlow:
+    """Return a DataFlow on that database that knows the models. Tables are created when a workflow first needs them.
+
+    Args:
+        url: of the database.
+        schema: where the tables are, in PostgreSQL.
+    """
+    settings = {"postgres_schema": schema} if url.startswith("postgres") else {}
+    db = DataFlow(url, **settings)
     for model in MODELS:
         db.model(model)
     return db

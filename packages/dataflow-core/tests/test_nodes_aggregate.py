@@ -180,3 +180,18 @@ def test_a_faulty_aggregate_says_what_is_wrong(sales: Any, params: Any, message:
     with pytest.raises((WorkflowExecutionError, WorkflowBuildError)) as caught:
         groups(sales, **params)
     assert message in str(caught.value)
+
+
+def test_the_average_of_ints_is_the_float_next_to_the_true_one(bench: Any) -> None:
+    """Both databases print the same digits."""
+
+    @bench.db.model
+    class Reading:
+        place: int
+        value: int
+
+    values = {place: [place, 0, *[1] * (place % 17), 10 ** (place % 19)] for place in range(80)}
+    rows = [{"place": place, "value": value} for place, found in values.items() for value in found]
+    bench.run("ReadingBulkCreateNode", {"data": rows})
+    means = bench.run("ReadingAggregateNode", {"group_by": ["place"], "aggregate": {"mean": {"$avg": "value"}}})
+    assert [group["mean"] for group in means["groups"]] == [sum(found) / len(found) for found in values.values()]

@@ -5,6 +5,7 @@ connections, and a network between the two that can be cut.
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import asyncpg
 import pytest
 
 from dataflow import DataFlow
+from dataflow.errors import ConfigurationError
 from dataflow.runtime import AsyncLocalRuntime
 
 _NUMBERS = itertools.count()
@@ -161,6 +163,16 @@ class Bench:
         finally:
             self.server.rows("SELECT pg_advisory_unlock($1)", key)
 
+    @contextlib.contextmanager
+    def transaction(self, sql):
+        """Keep a transaction open in which a statement was carried out, and roll it back."""
+        other = Server(self.server.background, self.server.server, self.url)
+        other.execute(f"BEGIN; {sql}")
+        try:
+            yield
+        finally:
+            other.close()
+
     def terminate(self, pids):
         """End connections as an administrator does."""
         for pid in pids:
@@ -227,12 +239,44 @@ def server(background, postgres_server, postgres_url):
 @pytest.fixture
 def pg(server, postgres_url):
     """A bench; whatever the test did, no connection may be left behind at its end."""
-    bench = Bench(server, postgres_url)
+    yield from tidy_bench(server, postgres_url)
+
+
+def tidy_bench(server, url):
+    bench = Bench(server, url)
     yield bench
     for db in bench.opened:
         db.close()
     bench.until(lambda: not bench.connections())
     server.rows(f"DROP SCHEMA IF EXISTS {bench.schema} CASCADE")
+
+
+@pytest.fixture(scope="session")
+def own_server():
+    """A server that tests may restart and configure."""
+    from dataflow.testing.server import PostgresServer
+
+    try:
+        server = PostgresServer(settings={"max_connections": 60})
+    except ConfigurationError as error:
+        if "DATAFLOW_TEST_POSTGRES" in os.environ:
+            pytest.skip(f"needs a server to restart and configure: {error.message}")
+        raise
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_url(own_server):
+    return own_server.create_database()
+
+
+@pytest.fixture
+def own(background, own_server, own_url):
+    """A bench on the test's own server."""
+    server = Server(background, own_server, own_url)
+    yield from tidy_bench(server, own_url)
+    server.close()
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
@@ -260,6 +304,13 @@ class Proxy:
     "cut" resets the connection instead of passing it on; "lose-reply" passes it on, waits for the answer, and resets;
     "silence" passes it on, and nothing after it, in either direction; "hold-reply" holds back what the server says
     until `release()`.
+
+    Attributes:
+        mode: of new connections: "pass"; "refuse"; "silent", which accepts them and says nothing.
+        requests: messages (or several at once) that clients have sent.
+        tls: an SSL context, with which this end offers encryption, as the server itself would; None: it is asked.
+        plain: whether unencrypted logins are allowed where `tls` is set.
+        handshakes: "ssl" or "plain", for each login where `tls` is set.
     """
 
     def __init__(self, background, host, port):
@@ -268,6 +319,9 @@ class Proxy:
         self.rules = []
         self.wires = set()
         self.requests = 0
+        self.tls = None
+        self.plain = True
+        self.handshakes = []
         self.mode = "pass"
         self.seen = threading.Event()
         self.open_gate = None
@@ -317,17 +371,35 @@ class Proxy:
                 return
             if self.mode == "silent":
                 wire.silent = True
+            first = b"" if self.tls is None else await self._handshake(reader, writer)
             wire.streams.append(await asyncio.open_connection(*self.target))
+            wire.streams[1][1].write(first)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._upstream(wire))
                 group.create_task(self._downstream(wire))
-        except* OSError:
+        except* (OSError, EOFError):
             pass
         finally:
             self.wires.discard(wire)
             self.tasks.discard(task)
             for _, stream in wire.streams:
-                stream.close()
+                stream.transport.abort() if self.tls else stream.close()
+
+    async def _handshake(self, reader, writer):
+        """Offer encryption; return what was read instead, to be passed on."""
+        first = await reader.readexactly(8)
+        code = int.from_bytes(first[4:])
+        if code == 80877103:  # SSLRequest
+            writer.write(b"S")
+            await writer.start_tls(self.tls)
+            self.handshakes.append("ssl")
+            return b""
+        if code == 80877102 or self.plain:  # CancelRequest
+            self.handshakes.append("plain")
+            return first
+        fields = b"SFATAL\0VFATAL\0C28000\0Mno pg_hba.conf entry for this host, no encryption\0\0"
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+        raise EOFError
 
     async def _upstream(self, wire):
         reader, writer = wire.streams[0][0], wire.streams[1][1]

@@ -525,3 +525,10 @@ def test_pools_of_processes_work_with_an_instance_of_the_module(pg, tmp_path, me
 def test_the_server_is_not_there(pg):
     with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
         pg.open("postgresql://postgres@127.0.0.1:1/nothing").express_sync.count("Row")
+
+
+def test_a_server_without_ssl_says_so_where_ssl_is_demanded(own):
+    db = own.open(postgres_sslmode="require")  # the embedded server is built without
+    with pytest.raises(DatabaseUnavailable, match="speaks no SSL") as caught:
+        db.express_sync.count("Row")
+    assert "sslmode=prefer" in caught.value.hint

@@ -352,15 +352,11 @@ async def test_cancelling_who_checks_a_connection_lets_the_next_have_its_place(p
 async def test_lock_timeout_bounds_the_wait_for_a_record(pg):
     db = pg.open(lock_timeout=0.2)
     await db.express.create("Row", {"n": 1})
-    pg.server.rows("BEGIN")
-    try:
-        pg.server.rows(f"UPDATE {pg.schema}.rows SET n = 5")
+    with pg.transaction(f"UPDATE {pg.schema}.rows SET n = 5"):
         with pytest.raises(DatabaseTimeout, match="another transaction held a lock for too long"):
             await db.express.update("Row", 1, {"n": 2})
         with pytest.raises(WorkflowExecutionError, match="another transaction held a lock for too long"):
             await pg.run(db, "TransactionScopeNode", ("RowUpdateNode", {"id": 1, "n": 2}))
-    finally:
-        pg.server.rows("ROLLBACK")
     assert (await db.express.update("Row", 1, {"n": 2}))["n"] == 2
 
 

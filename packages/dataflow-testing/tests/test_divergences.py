@@ -173,3 +173,36 @@ def test_ids_ascend_with_the_rows_as_well_where_a_first_attempt_was_undone(x):
     assert [row["title"] for row in x.list("Part", {"id": {"$gt": base}})["records"]] == ["1", "3", "4"]
     assert out["ids"][1] is None
     assert out["ids"][2] == base + 100
+
+
+@pytest.mark.parametrize("most", [2**63 - 1, 2**63, 10**30])
+def test_a_limit_beyond_all_rows_is_as_good_as_none_and_an_offset_skips_them_all(x, most):
+    x.bulk_create("Part", [{"title": "a"}, {"title": "b"}])
+    listed = x.list("Part", limit=most)
+    assert (listed["count"], listed["limit"], listed["has_more"]) == (2, most, False)
+    assert x.list("Part", offset=most)["count"] == 0
+    assert len(x.aggregate("Part", group_by="title", aggregate={"n": {"$count": "*"}}, limit=most)["groups"]) == 2
+    assert x.bulk_update("Part", filter={}, update={"flag": True}, limit=most) == {"updated": 2}
+    assert x.bulk_delete("Part", filter={"flag": True}, limit=most) == {"deleted": 2}
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_half_a_digit_of_a_decimal_average_is_rounded_away_from_zero(x, sign):
+    x.create("Part", {"price": Decimal(f"{sign}1.2345678901234567890123456785")})
+    average = x.aggregate("Part", aggregate={"a": {"$avg": "price"}})["groups"][0]["a"]
+    assert str(average) == f"{sign}1.234567890123456789012345679"
+
+
+def test_json_values_that_are_equal_count_once(x):
+    same = ([1, 1.0], [[1], [1.0]], [{"a": [1]}, {"a": [1.0]}], [True], ["1"], [None])
+    documents = [value for group in same for value in group]
+    x.bulk_create("Shelf", [{"aisle": "a", "slot": n, "document": value} for n, value in enumerate(documents)])
+    out = x.aggregate("Shelf", aggregate={"n": {"$count_distinct": "document"}})
+    assert out["groups"] == [{"n": 5}]
+
+
+@pytest.mark.parametrize("factor", [Decimal("0.1"), Decimal("1E-16383")])
+def test_a_decimal_product_that_would_lose_places_is_an_error(x, factor):
+    key = x.create("Part", {"price": Decimal("1E-16383")})["id"]
+    assert refused(lambda: x.update("Part", key, {"price": {"$multiply": factor}})) == (QueryError, "arithmetic")
+    assert x.read("Part", key)["price"] == Decimal("1E-16383")

@@ -6,6 +6,7 @@ statements, no session settings.
 
 import asyncio
 import socket
+import ssl
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -152,7 +153,7 @@ async def open_connection(to: Target) -> tuple[asyncpg.Connection, bool]:
             raise
         connection.terminate()
         return await _open(to, pooled=True), True
-    except DataFlowError:
+    except (DataFlowError, Warning):
         raise
     except Exception as error:
         raise refused(to, error) from error
@@ -205,15 +206,22 @@ def refused(to: Target, error: Exception) -> DataFlowError:
         return DatabaseUnavailable(msg, hint="check host, port and firewall", where=where)
     if isinstance(error, asyncpg.PostgresError):
         known = translate(error)
+        text = str(error).split("\n", maxsplit=1)[0]  # names the role, the database, the host
         if not isinstance(known, DatabaseUnavailable) or "was lost" in known.message:
-            text = str(error).split("\n", maxsplit=1)[0]
             known = DatabaseUnavailable(f"the database server refused the connection: {text}", hint="see its log")
+        elif type(error) is asyncpg.InvalidAuthorizationSpecificationError:
+            known = DatabaseUnavailable(f"{known.message}: {text}", hint=known.hint)
         return known.at(**where)
     if isinstance(error, (ConnectionError, OSError)):
         msg = "the database server cannot be reached"
         hint = "start it, or correct host and port of the URL"
         if isinstance(error, FileNotFoundError):
             hint = "start it, or correct host and port of the URL; a missing certificate file gives this error as well"
+        if "rejected SSL upgrade" in str(error):
+            msg, hint = "the database server speaks no SSL", "turn it on there, or ask for less: sslmode=prefer"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            msg = f"the server's certificate was refused: {error.verify_message}"
+            hint = "correct the host, or name the file that vouches for it: sslrootcert"
         return DatabaseUnavailable(msg, hint=hint, where=where)
     if isinstance(error, (asyncpg.InterfaceError, ValueError)):
         text = str(error).split("\n", maxsplit=1)[0]

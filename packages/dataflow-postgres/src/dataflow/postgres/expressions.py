@@ -19,7 +19,9 @@ from dataflow.dialect import Bind, Convert, Dialect
 _TEXTS = ("str", "enum")
 AVERAGE_DIGITS = 28
 QUOTIENT_DIGITS = 60
-"""Significant digits of a Decimal average, and the most a quotient may have to be exact: as on every dialect."""
+MOST_PLACES = 16_383
+"""Significant digits of a Decimal average; the most a quotient may have to be exact; places that a Decimal has at most.
+The same on every dialect."""
 
 
 class Expressions(Dialect):
@@ -139,7 +141,14 @@ class Expressions(Dialect):
         exact: ColumnElement[Any] = sa.cast(column, sa.Numeric)
         found: ColumnElement[Any]
         if field.storage == "decimal":
-            return _quotient(exact, number) if sign == "/" else sa.func.trim_scale(exact.op(sign)(number()))
+            if sign == "/":
+                return _quotient(exact, number)
+            found = sa.func.trim_scale(exact.op(sign)(number()))
+            if sign != "*":
+                return found
+            shown = sa.func.scale(exact) + sa.func.scale(number()) <= _number(MOST_PLACES)  # else it would be rounded
+            fails = sa.cast(_fail("not-exact", column), sa.Numeric)
+            return sa.case((sa.or_(column.is_(None), shown), found), else_=fails)
         if sign == "/":
             whole, found = sa.func.mod(exact, number()) == _number(0), sa.func.div(exact, number())
         else:

@@ -320,7 +320,7 @@ class SQLite(Dialect):
         if op == "$count":
             return sa.func.count(column)
         if op == "$count_distinct":
-            return sa.func.count(column.distinct())
+            return sa.func.count((sa.func.df_json_value(column) if field.storage == "json" else column).distinct())
         if op in ("$sum", "$avg"):
             return _total(op, column, field.storage)
         function = sa.func.min if op == "$min" else sa.func.max

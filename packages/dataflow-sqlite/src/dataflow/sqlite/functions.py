@@ -8,7 +8,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
 from json import loads
 from typing import Any
@@ -17,8 +17,8 @@ from dataflow.types import INT_MAX, INT_MIN, ValueRefused, canonical_decimal, du
 
 _FAULT = threading.local()
 EXACT = Context(prec=140_000, Emax=999_999, Emin=-999_999)
-AVERAGE = Context(prec=28)
-"""Significant digits of a Decimal average."""
+AVERAGE = Context(prec=28, rounding=ROUND_HALF_UP)
+"""Significant digits of a Decimal average; a half is rounded away from zero, as PostgreSQL does."""
 
 
 def take_fault() -> str:
@@ -162,6 +162,19 @@ def _json_in(document: str | None, items: str) -> bool | None:
     return any(_same(value, item) for item in loads(items))
 
 
+def _json_value(document: str | None) -> str | None:
+    """Write JSON so that equal values have equal texts: 1.0 as 1."""
+    return None if document is None else dump_json(_whole_numbers(loads(document)))
+
+
+def _whole_numbers(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    return [_whole_numbers(item) for item in value] if isinstance(value, list) else value
+
+
 def _json_member(document: str | None, path: str) -> str | None:
     """Return the JSON text of a member, for keys that SQLite's paths cannot name."""
     value = None if document is None else loads(document)
@@ -234,6 +247,7 @@ def install(connection: sqlite3.Connection) -> None:
         ("df_bytes", 1, bytes.fromhex),
         ("df_json_equal", 2, _json_equal),
         ("df_json_in", 2, _json_in),
+        ("df_json_value", 1, _json_value),
         ("df_json_member", 2, _json_member),
         ("df_json_contains", 2, _json_contains),
         ("df_json_overlap", 2, _json_overlap),

@@ -20,6 +20,7 @@ COMMON = ("=", "=None", "$eq", "$ne", "$in", "$nin", "$exists", "$null", "$not",
 RANGES = ("$gt", "$gte", "$lt", "$lte", "$between")
 TEXT = ("$like", "$ilike", "$regex", "$iregex", "$startswith", "$endswith")
 LISTS = ("$contains", "$overlap")
+LIKE_PARTS = ("%", "_", "a", "A", "b", "é", "É", "*", "[", "?", "\\\\", "\\%", "\\_", "\\a", "\n")
 
 
 def operators(kind: str) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ def _text(op: str) -> Fill:
         if op in ("$regex", "$iregex"):
             return rng.choice(PATTERNS)[0]
         if op in ("$like", "$ilike"):
-            return rng.choice(LIKES)
+            return rng.choice(LIKES) if rng.random() < 0.6 else "".join(rng.choices(LIKE_PARTS, k=rng.randrange(5)))
         return "".join(rng.choices(LETTERS, k=rng.randrange(3)))
 
     return fill
@@ -116,7 +117,7 @@ def operand(shapes: Random, model: str, name: str, op: str) -> Fill:
         item = _element(model, name)
         return item if op == "$contains" else every([item] * shapes.choice((0, 1, 2, 3)))
     if op in ("$in", "$nin"):
-        parts = [field(model, name, shapes.choice(forms)) for _ in range(shapes.choice((0, 1, 2, 3, 3)))]
+        parts = [field(model, name, shapes.choice(forms)) for _ in range(shapes.choice((0, 1, 2, 3, 5)))]
         return every([*parts, *([constant(None)] if shapes.random() < 0.3 else [])])
     if op == "$between":
         return every([field(model, name, shapes.choice(forms)), field(model, name, shapes.choice(forms))])

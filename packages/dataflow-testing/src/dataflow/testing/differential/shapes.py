@@ -236,8 +236,8 @@ def sort(shapes: Random, names: Sequence[str]) -> dict[str, Fill]:
 
 
 def limit(most: int) -> Fill:
-    """Fill in a limit."""
-    return lambda rng, _world: rng.randrange(most)
+    """Fill in a limit: small, or beyond everything."""
+    return lambda rng, _world: rng.choice((2**63 - 1, 10**30)) if rng.random() < 0.02 else rng.randrange(most)
 
 
 def listing(shapes: Random, model: str) -> Template:
@@ -309,7 +309,7 @@ def aggregate_parts(
     counts = [name for name, item in items.items() if next(iter(item)).startswith("$count")]
     if counts and shapes.random() < 0.5:
         op = shapes.choice(("$gt", "$gte", "$lt", "$ne", "$eq"))
-        parts["having"] = mapping({counts[0]: mapping({op: limit(3)})})
+        parts["having"] = mapping({counts[0]: mapping({op: lambda rng, _world: rng.randrange(3)})})
     return parts
 
 

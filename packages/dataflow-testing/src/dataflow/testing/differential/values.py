@@ -136,7 +136,9 @@ def document(rng: Random, depth: int = 2) -> Any:
     """Return a random JSON document, never None."""
     choice = rng.random()
     if depth == 0 or choice < 0.35:
-        return rng.choice(MEMBERS[1:]) if choice < 0.9 else _number(rng)
+        return (
+            rng.choice((1, 1.0, True, [1], [1.0]) if choice < 0.05 else MEMBERS[1:]) if choice < 0.9 else _number(rng)
+        )
     inner = [None if rng.random() < 0.1 else document(rng, depth - 1) for _ in range(rng.randrange(4))]
     if choice < 0.85:
         return dict(zip(rng.sample(KEYS, len(inner)), inner, strict=True))

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Self
 
 from dataflow.testing.oracle.filters import Row, holds, json_equal
@@ -165,7 +165,7 @@ def _float(found: Sequence[float]) -> Near:
 
 def _average(kind: str, found: Sequence[Any]) -> Any:
     if kind == "decimal":
-        average = Context(prec=28, rounding=ROUND_HALF_EVEN).divide(_exact(found), Decimal(len(found)))
+        average = Context(prec=28, rounding=ROUND_HALF_UP).divide(_exact(found), Decimal(len(found)))
         return plain_decimal(average)
     if kind == "float":
         total = _float(found)
