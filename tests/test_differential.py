@@ -11,7 +11,6 @@ import pytest
 
 from dataflow.testing.differential import (
     Target,
-    declare,
     empty,
     run_campaign,
     run_seeds,
@@ -80,7 +79,6 @@ def test_the_oracle_knows_the_columns_of_the_models_as_they_are_declared(tmp_pat
         keys = {name: model.spec.unique_keys for name, model in target.db.core.models.items()}
     assert declared == {name: table.columns for name, table in TABLES.items()}
     assert keys == {name: list(table.keys) for name, table in TABLES.items()}
-    assert callable(declare)
 
 
 class Forgetful(Target):

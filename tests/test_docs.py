@@ -16,6 +16,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROO
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 URL = re.compile(r'"(?:sqlite:///[^"]*|:memory:|postgresql://[^"]*)"')
 
+COMMAND = "from dataflow.cli import main; main()"
+RANDOM = re.compile(r'"(?:\d{4}-\d\d-\d\dT[^"]*|[0-9a-f]{32})"')  # instants and ids of runs
+
 # Runs a page, and prints the values of its top-level statements and variables as JSON, one per line, after what it
 # printed itself. Random ids are numbered; instants and other objects are shown as the name of their class.
 RUNNER = """
@@ -112,6 +115,20 @@ def test_the_quick_start_prints_what_the_readme_says(tmp_path, create_database):
                 [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
             )
             assert done.stdout == "2 Ada\n"
+
+
+def test_the_command_line_prints_the_same_json_for_the_quick_start(tmp_path, create_database):
+    first = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    printed = []
+    for code in (first, on_postgres(first, create_database)):
+        (tmp_path / "shop.py").write_text(code, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND, "run", "shopping", "--app", "shop.py"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        printed.append(RANDOM.sub("…", done.stdout))
+    assert '"created": 2' in printed[0]
+    assert printed[0] == printed[1]
 
 
 def generator():

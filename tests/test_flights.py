@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from dataflow import DataFlow
+from dataflow.config import parse_url
 from dataflow.errors import WorkflowBuildError
 
 pytestmark = pytest.mark.timeout(400)  # the whole run takes half a minute on a slow machine, minutes on a busy one
@@ -70,7 +71,7 @@ class PostgreSQL:
         self.server = server
         self.schema = schema
         self.url = server.create_database(template=template)
-        self.place = f"{self.url}, schema {schema}"
+        self.place = f"{parse_url(self.url)}, schema {schema}"
 
     def sql(self, query):
         text = self.server.psql(f"SET search_path = {self.schema}; {query}", database=self.url)

@@ -88,7 +88,7 @@ from dataflow import DataFlow
 from dataflow.runtime import LocalRuntime
 from acme_labels.colours import Colour
 
-with DataFlow(":memory:", default_label="draft") as db:
+with DataFlow(default_label="draft") as db:
     @db.model
     class Note:
         text: str
@@ -113,22 +113,24 @@ with DataFlow(":memory:", default_label="draft") as db:
         "stored": call.list("Note", with_label="draft")["records"][0]["colour"].code,
         "found": call.count("Note", {"colour": Colour("ff0000")})["count"],
         "relabel": call.call("relabel", "Note", id=2, label="done")["label"],
-        "indexes": db.core.ask(db.core.dialect.list_indexes("notes")),
+        "index": "ix_notes_label" in db.core.ask(db.core.dialect.list_indexes("notes")),
         "health": db.health()["checks"]["labels"],
         "setting": db.config["default_label"],
     }))
 """
 
 
-def test_everything_a_good_plugin_brings_works(installation):
-    assert json.loads(installation.run(GOOD, only="labels")) == {
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+def test_everything_a_good_plugin_brings_works(installation, dialect, request):
+    url = ":memory:" if dialect == "sqlite" else request.getfixturevalue("postgres_database")
+    assert json.loads(installation.run(GOOD, only=f"{dialect},labels", DATABASE_URL=url)) == {
         "created": "draft",
         "relabelled": "done",
         "listed": ["AHOY"],
         "stored": "00ff00",
         "found": 1,
         "relabel": "done",
-        "indexes": ["ix_notes_label"],
+        "index": True,
         "health": {"ok": True, "default": "draft"},
         "setting": "draft",
     }

@@ -1000,6 +1000,9 @@ def situations(tmp_path):
         yield lambda name=name: DataFlow(":memory:", **{name: True})
         if name in ELSEWHERE:
             yield lambda name=name: from_environment(name)
+    for name, package in sorted(_table("unknown_setting").items()):
+        url = "sqlite:///none.db" if package == "postgres" else "postgresql://h/d"
+        yield lambda name=name, url=url, package=package: DataFlow(url, disable={package}, **{name: True})
     for option in sorted({*FEATURE_OPTIONS, *_table("capability"), "no_such_option"}):
         yield with_model({option: True})
     yield with_model({})
@@ -1048,6 +1051,15 @@ def test_every_setting_and_capability_of_another_package_has_a_hint():
     assert set(_table("setting")) == set(ELSEWHERE)
     assert set(FEATURE_OPTIONS) <= set(_table("capability"))
     assert not ELSEWHERE & {spec.name for spec in CORE_SETTINGS}
+
+
+def test_every_setting_of_a_dialect_has_a_hint_for_those_who_lack_its_package():
+    def declared(disabled):
+        return {name for scope, name in PluginSet(disabled=disabled).settings if scope == "instance"}
+
+    for package in ("postgres", "sqlite"):
+        own = declared(frozenset()) - declared(frozenset({package}))
+        assert own == {name for name, found in _table("unknown_setting").items() if found == package}
 
 
 # -- the order of features --------------------------------------------------------------------------------------------

@@ -22,7 +22,24 @@ from dataflow.errors import ConfigurationError
 from dataflow.runtime import AsyncLocalRuntime
 
 _NUMBERS = itertools.count()
+_NOT_RUN = pytest.StashKey()
 _PATIENCE = 20.0
+
+
+def pytest_configure(config):
+    config.stash[_NOT_RUN] = []
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash[_NOT_RUN]:
+        terminalreporter.section("not tested on this machine", yellow=True, bold=True)
+        terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def not_run(pytestconfig):
+    """Lines for the end of pytest's output: what could not be tested here."""
+    return pytestconfig.stash[_NOT_RUN]
 
 
 class LoopThread:

@@ -109,10 +109,9 @@ def refused(db):
 @pytest.mark.parametrize("place", ["url", "setting"])
 async def test_sslmode_decides_whether_a_connection_is_encrypted(pg, tls, mode, handshakes, place):
     url = tls.url(pg.url)
-    if place == "url":
-        db = pg.open(url + (f"?sslmode={mode}" if mode else ""))
-    else:
-        db = pg.open(url, postgres_sslmode=mode)
+    if place == "url" and mode is not None:
+        url += f"?sslmode={mode}"
+    db = pg.open(url, postgres_sslmode=mode if place == "setting" else None)
     await db.express.create("Row", {"n": 1})
     assert tls.handshakes == handshakes
     await db.aclose()

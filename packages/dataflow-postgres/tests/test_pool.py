@@ -8,8 +8,16 @@ import time
 import pytest
 
 from dataflow import BaseDataFlowNode
-from dataflow.errors import DatabaseTimeout, DatabaseUnavailable, InputError, UsageError, WorkflowExecutionError
+from dataflow.errors import (
+    DatabaseTimeout,
+    DatabaseUnavailable,
+    InputError,
+    UniqueError,
+    UsageError,
+    WorkflowExecutionError,
+)
 from dataflow.postgres import pool as pools
+from dataflow.runtime import LocalRuntime
 from dataflow.session import CURRENT_RUN
 
 WAIT = "SELECT pg_advisory_xact_lock(1)"
@@ -364,8 +372,113 @@ async def test_a_lock_timeout_of_nothing_waits_for_nobody(pg):
     db = pg.open(pool_size=1, pool_max_overflow=0, lock_timeout=0)
     await db.express.create("Row", {"n": 1})
     await pg.sql(db, "SET work_mem = '1MB'")
-    with pg.locked(1):
-        with pytest.raises(WorkflowExecutionError, match="another transaction held a lock"):
-            await pg.sql(db, WAIT)
+    with pg.locked(1), pytest.raises(WorkflowExecutionError, match="another transaction held a lock"):
+        await pg.sql(db, WAIT)
     first, second = await asyncio.gather(*[db.express.count("Row") for _ in range(2)], return_exceptions=True)
     assert (first, second.code) == ({"count": 1}, "pool-exhausted")
+
+
+# -- a transaction belongs to its loop --------------------------------------------------------------------------------
+async def test_work_from_other_threads_and_loops_joins_the_transaction(pg):
+    db = pg.open(pool_size=1, pool_max_overflow=0)  # whoever asked for a second connection would wait in vain
+    pid = await pg.pid(db)
+
+    @db.register_node
+    class Works(BaseDataFlowNode):
+        def execute(self, input_data):
+            pids = {row["pid"] for row in self.run_custom_query("SELECT pg_backend_pid() AS pid")}
+            db.express_sync.create("Row", {"n": 2})
+            nested = db.workflow().add_node("RowCreateNode", "a", {"n": 3}).build()
+            LocalRuntime().execute(nested)
+            asyncio.run(db.express.create("Row", {"n": 4}))
+            seen = [row["n"] for row in self.run_custom_query("SELECT n FROM rows ORDER BY n")]
+            return {"pids": pids, "seen": seen, "committed": pg.stored()}
+
+    results, _ = await pg.run(db, "TransactionScopeNode", ("RowCreateNode", {"n": 1}), "Works")
+    assert results["n2"] == {"pids": {pid}, "seen": [1, 2, 3, 4], "committed": []}
+    assert pg.stored() == [1, 2, 3, 4]
+
+
+async def test_errors_from_other_threads_are_undone_by_themselves(pg):
+    db = pg.open(pool_size=1, pool_max_overflow=0)
+
+    @db.register_node
+    class Tries(BaseDataFlowNode):
+        def execute(self, input_data):
+            with pytest.raises(UniqueError):
+                db.express_sync.bulk_create("Row", [{"n": 7}, {"n": 1}])
+            return {}
+
+    await pg.run(db, "TransactionScopeNode", ("RowCreateNode", {"n": 1}), "Tries", ("RowCreateNode", {"n": 2}))
+    assert pg.stored() == [1, 2]
+
+
+async def test_a_call_that_would_wait_for_its_own_loop_is_refused_and_the_transaction_goes_on(pg):
+    db = pg.open()
+    nested = db.workflow().add_node("RowCreateNode", "a", {"n": 3}).build()
+
+    @db.register_node
+    class Blocks(BaseDataFlowNode):
+        async def execute(self, input_data):
+            for call in (
+                lambda: db.express_sync.create("Row", {"n": 2}),
+                lambda: LocalRuntime().execute(nested),
+                lambda: self.run_custom_query("SELECT 1"),
+            ):
+                with pytest.raises((UsageError, WorkflowExecutionError)) as caught:
+                    call()
+                error = caught.value if isinstance(caught.value, UsageError) else caught.value.__cause__
+                assert error.code == "would-deadlock"
+            return {}
+
+    await pg.run(db, "TransactionScopeNode", ("RowCreateNode", {"n": 1}), "Blocks", ("RowCreateNode", {"n": 4}))
+    assert pg.stored() == [1, 4]
+
+
+def test_a_thread_whose_transaction_belongs_to_a_loop_that_stands_still_is_told_so(pg):
+    db = pg.open()
+    reached, go_on, told = threading.Event(), threading.Event(), []
+
+    @db.register_node
+    class Lags(BaseDataFlowNode):
+        def execute(self, input_data):
+            reached.set()
+            go_on.wait(20)
+            try:
+                self.run_custom_query("SELECT 1")
+            except UsageError as error:
+                told.append(error.code)
+            return {}
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(pg.run(db, "TransactionScopeNode", ("RowCreateNode", {"n": 1}), "Lags"))
+        while not reached.is_set():
+            runner.run(asyncio.sleep(0.01))
+        go_on.set()
+        pg.until(lambda: told)
+        loop.run_until_complete(task)
+    assert told == ["would-deadlock"]
+    assert pg.stored() == [1]
+
+
+async def test_tasks_and_threads_of_one_transaction_take_turns(pg):
+    db = pg.open(pool_size=1, pool_max_overflow=0)
+
+    @db.register_node
+    class Together(BaseDataFlowNode):
+        async def execute(self, input_data):
+            def thread(n):
+                self.run_custom_query("INSERT INTO rows (n) VALUES (:n)", {"n": n})
+                return db.express_sync.create("Row", {"n": n + 1})["n"]
+
+            tasks = [self.db.express.bulk_create("Row", [{"n": n}, {"n": n + 1}]) for n in range(0, 40, 2)]
+            threads = [asyncio.to_thread(thread, n) for n in range(40, 60, 2)]
+            failing = [self.db.express.bulk_create("Row", [{"n": n}, {"n": 1000}]) for n in range(60, 70)]
+            done = await asyncio.gather(*tasks, *threads, *failing, return_exceptions=True)
+            return {"errors": [str(type(item)) for item in done if isinstance(item, Exception)]}
+
+    scope = ["TransactionScopeNode", ("RowCreateNode", {"n": 1000}), "Together"]
+    results, _ = await pg.run(db, *scope)
+    assert len(results["n2"]["errors"]) == 10
+    assert pg.stored() == [*range(60), 1000]

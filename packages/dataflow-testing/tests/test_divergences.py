@@ -206,3 +206,20 @@ def test_a_decimal_product_that_would_lose_places_is_an_error(x, factor):
     key = x.create("Part", {"price": Decimal("1E-16383")})["id"]
     assert refused(lambda: x.update("Part", key, {"price": {"$multiply": factor}})) == (QueryError, "arithmetic")
     assert x.read("Part", key)["price"] == Decimal("1E-16383")
+
+
+def test_json_integers_beyond_64_bits_are_compared_exactly(x):
+    numbers = [10**20, 10**20 + 1, 2**63, 2**63 - 1, 10**400, -(10**400), 1.5]
+    x.bulk_create("Shelf", [{"aisle": "a", "slot": n, "document": {"v": v}} for n, v in enumerate(numbers)])
+
+    def found(condition):
+        rows = x.list("Shelf", {"document.v": condition}, fields=["document"])["records"]
+        return [row["document"]["v"] for row in rows]
+
+    for number in numbers:
+        assert found(number) == [number]
+        assert found({"$in": [number, 7]}) == [number]
+        assert found({"$gt": number}) == [other for other in numbers if other > number]
+        assert found({"$lte": number}) == [other for other in numbers if other <= number]
+        assert found({"$ne": number}) == [other for other in numbers if other != number]
+    assert found({"$between": [1e20, 10**400]}) == [10**20, 10**20 + 1, 10**400]

@@ -230,6 +230,7 @@ def _unknown(name: str, declared: Mapping[str, SettingSpec]) -> ConfigurationErr
     close = suggest(name, [*declared, *ELSEWHERE, *later.SETTINGS, "database_url", "plugins", "disable"])
     msg = f"there is no setting {name!r}"
     hint = f"did you mean {close!r}?" if close else "run 'dataflow doctor --settings' to list all settings"
+    hint = extra_for("unknown_setting", name) or hint
     return ConfigurationError(msg, hint=hint, code="unknown-setting")
 
 

@@ -365,8 +365,10 @@ class Core:
             call.session = session
             result = await session.run(self.observe(program))
         finally:
-            await session.release()
-            notify(call.after_commit)
+            try:
+                await session.release()
+            finally:  # what was committed is, even where the release is interrupted
+                notify(call.after_commit)
         return result
 
     def run_blocking(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:

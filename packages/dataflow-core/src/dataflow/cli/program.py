@@ -11,6 +11,7 @@ from dataflow import __version__
 from dataflow.cli.discovery import Command, Discovery, discover
 from dataflow.cli.output import print_json
 from dataflow.errors import DataFlowError, PluginLoadError
+from dataflow.plugins.hints import extra_for
 from dataflow.plugins.specs import load
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Program(click.Group):
         if args[0] not in names and not args[0].startswith("-") and not ctx.resilient_parsing:
             close = difflib.get_close_matches(args[0], names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"commands: {', '.join(names)}"
+            hint = extra_for("command", args[0]) or hint
             ctx.fail(f"there is no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 

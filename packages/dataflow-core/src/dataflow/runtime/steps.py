@@ -235,8 +235,15 @@ def _end_scopes(error: BaseException, state: RunState, scopes: "dict[Core, Scope
             state.run.rolled_back(core)
             raise
         finally:
-            yield Release(session)
-            state.run.committed(core)
+            yield from _give_back(session, state, core)
+
+
+def _give_back(session: Session, state: RunState, core: "Core") -> Steps:
+    """Release a connection, and do what was to follow its commits, even where the release is interrupted."""
+    try:
+        yield Release(session)
+    finally:
+        state.run.committed(core)
 
 
 def _abandon(state: RunState, scopes: "dict[Core, ScopeTask]") -> None:
@@ -261,6 +268,9 @@ def _open_scope(scope: ScopeTask, state: RunState, scopes: "dict[Core, ScopeTask
         raise NodeFailed(scope, error) from error
     try:
         yield Drive(session, _begin(scope, session))
+    except GeneratorExit:  # nobody drives the run any more
+        session.abandon()
+        raise
     except BaseException as error:
         yield Release(session)
         raise NodeFailed(scope, error) from error
@@ -292,8 +302,7 @@ def _close_scope(core: "Core", state: RunState, scopes: "dict[Core, ScopeTask]")
         raise NodeFailed(scope, error) from error
     del state.run.transactions[core], scopes[core]
     state.deadline = None
-    yield Release(session)
-    state.run.committed(core)
+    yield from _give_back(session, state, core)
 
 
 def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Core, ScopeTask]") -> Steps:
@@ -325,11 +334,9 @@ def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Co
             session.abandon()
             raise
         except BaseException:
-            yield Release(session)
-            state.run.committed(core)
+            yield from _give_back(session, state, core)
             raise
-        yield Release(session)
-        state.run.committed(core)
+        yield from _give_back(session, state, core)
         stretch = stretch[done:]
 
 

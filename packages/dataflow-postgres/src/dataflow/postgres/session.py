@@ -94,12 +94,11 @@ class PostgresSession:
         try:
             command, arguments = next(program)
             while True:
-                whole = command.sql.startswith(_WHOLE)
-                if stop is not None and not whole:
+                if stop is not None and not command.sql.startswith(_UNDO):
                     command, arguments = program.throw(stop)
                     continue
                 try:
-                    if whole:
+                    if command.sql.startswith(_WHOLE):
                         task, late = await self._unbroken(command, arguments)
                         stop = stop or late
                         reply = task.result()

@@ -3,7 +3,6 @@
 Storage is made for other tools too: STRICT tables, ISO texts, canonical Decimal text, JSON with sorted keys.
 """
 
-import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -278,12 +277,17 @@ class SQLite(Dialect):
             return sa.and_(same_type, self.text_match(op, value, bind))
         if op == "$in":
             array = sa.func.json_each(bind(t.dump_json))
-            return sa.and_(same_type, value.in_(sa.select(sa.literal_column("value")).select_from(array)))
-        parameter = bind(_bindable if kind == "number" else None)
-        compare = {
-            "$eq": value.__eq__, "$gt": value.__gt__, "$gte": value.__ge__, "$lt": value.__lt__, "$lte": value.__le__,
-        }[op]  # fmt: skip
-        return sa.and_(same_type, compare(parameter))
+            within: ColumnElement[bool] = value.in_(sa.select(sa.literal_column("value")).select_from(array))
+            if kind == "number":
+                among = sa.func.df_json_in(_document(column, place), bind(_large_items), type_=sa.Boolean())
+                within = sa.case((bind(_large_items).is_(None), within), else_=among)
+            return sa.and_(same_type, within)
+        if kind != "number":
+            return sa.and_(same_type, _comparison(op, value, bind(None)))
+        order = sa.func.df_json_order(_document(column, place), bind(_large), type_=sa.Integer())
+        exactly = _comparison(op, order, sa.literal_column("0"))
+        native = _comparison(op, value, bind(_bindable))
+        return sa.and_(same_type, sa.case((bind(_large).is_(None), native), else_=exactly))
 
     def arithmetic(
         self, op: str, column: ColumnElement[Any], field: t.FieldType, operand: type, bind: Bind
@@ -372,14 +376,29 @@ _UNSPEAKABLE = re.compile(r'["\\\x00-\x1f]')
 """What a JSON path cannot name: SQLite compares keys as they are escaped."""
 
 
+def _comparison(op: str, one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = {
+        "$eq": one.__eq__, "$gt": one.__gt__, "$gte": one.__ge__, "$lt": one.__lt__, "$lte": one.__le__,
+    }[op](other)  # fmt: skip
+    return found
+
+
+def _is_large(number: float) -> bool:
+    """Tell whether a number is beyond 64 bits: SQLite reads such integers of JSON as floats, and takes none."""
+    return not t.INT_MIN <= number <= t.INT_MAX
+
+
 def _bindable(number: float) -> float:
-    """Return a number that can be bound; integers beyond 64 bits are compared as the floats SQLite reads them as."""
-    if isinstance(number, float) or t.INT_MIN <= number <= t.INT_MAX:
-        return number
-    try:
-        return float(number)
-    except OverflowError:
-        return math.copysign(math.inf, number)
+    return 0 if _is_large(number) else number
+
+
+def _large(number: float) -> str | None:
+    """Pass a number beyond 64 bits as JSON, to be compared in Python."""
+    return t.dump_json(number) if _is_large(number) else None
+
+
+def _large_items(numbers: Sequence[float]) -> str | None:
+    return t.dump_json(numbers) if any(map(_is_large, numbers)) else None
 
 
 def _document(column: ColumnElement[Any], place: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -162,6 +162,16 @@ def _json_in(document: str | None, items: str) -> bool | None:
     return any(_same(value, item) for item in loads(items))
 
 
+def _json_order(document: str | None, operand: str | None) -> int | None:
+    """Compare two numbers exactly: -1, 0 or 1."""
+    if document is None or operand is None:
+        return None
+    one, other = loads(document), loads(operand)
+    if isinstance(one, bool) or not isinstance(one, (int, float)):  # AND has no order in SQL
+        return None
+    return int(one > other) - int(one < other)
+
+
 def _json_value(document: str | None) -> str | None:
     """Write JSON so that equal values have equal texts: 1.0 as 1."""
     return None if document is None else dump_json(_whole_numbers(loads(document)))
@@ -247,6 +257,7 @@ def install(connection: sqlite3.Connection) -> None:
         ("df_bytes", 1, bytes.fromhex),
         ("df_json_equal", 2, _json_equal),
         ("df_json_in", 2, _json_in),
+        ("df_json_order", 2, _json_order),
         ("df_json_value", 1, _json_value),
         ("df_json_member", 2, _json_member),
         ("df_json_contains", 2, _json_contains),

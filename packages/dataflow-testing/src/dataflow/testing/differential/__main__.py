@@ -7,6 +7,9 @@ from pathlib import Path
 
 from dataflow.testing.differential.campaign import Report, run_campaign
 
+LINE = 1000
+"""Programs between two lines of progress, where the terminal is none."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run programs and print what they showed; return 1 if a database diverged."""
@@ -25,13 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     def progress(report: Report) -> None:
         speed = report.programs / report.seconds
-        text = f"\r{report.programs} programs, {len(report.failures)} divergences, {speed:.1f} programs/s "
-        sys.stderr.write(text)
+        text = f"{report.programs} programs, {len(report.failures)} divergences, {speed:.1f} programs/s"
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{text} ")
+        elif report.programs % LINE == 0:
+            sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
     with tempfile.TemporaryDirectory() as folder:
         urls = options.database or [f"sqlite:///{Path(folder) / 'job{job}.db'}"]
-        report = run_campaign(seeds, urls, jobs=options.jobs, progress=progress if sys.stderr.isatty() else None)
+        report = run_campaign(seeds, urls, jobs=options.jobs, progress=progress)
     sys.stdout.write(f"{report.text(table=not options.no_table)}\n{report.seconds:.0f} s\n")
     return 1 if report.failures else 0
 

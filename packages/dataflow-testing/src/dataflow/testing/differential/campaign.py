@@ -92,6 +92,7 @@ def explain(seed: int, found: Found, url: str, size: int) -> Failure:
     """Write a divergence for people: seed, difference, and the program as Python."""
     text = Script(found.steps).text(url)
     head = f"seed {seed} ({found.database}), {len(found.steps)} of {size} steps: {found.what}"
+    head += f"\n  again:    python -m dataflow.testing.differential --programs 1 --seed {seed} --database …"
     return Failure(
         seed,
         found.database,

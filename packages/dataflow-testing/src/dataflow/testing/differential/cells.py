@@ -5,12 +5,12 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from dataflow.testing.differential import conditions, shapes, updates
+from dataflow.testing.differential import conditions, updates
 from dataflow.testing.differential import values as v
 from dataflow.testing.differential.conditions import Fill, mapping
 from dataflow.testing.differential.coverage import FILTERED, RELATION_OPERATORS, UPDATING, Cell, allowed
 from dataflow.testing.differential.models import TABLES
-from dataflow.testing.differential.shapes import Template, both, op_of
+from dataflow.testing.differential.parts import Template, both, key, key_parts, key_value, op_of
 from dataflow.testing.differential.world import World
 from dataflow.testing.oracle import FUNCTIONS, RELATIONS
 
@@ -67,10 +67,14 @@ def template(cell: Cell) -> Template:
 
 
 def some_rows(rng: Random, world: World, model: str) -> list[dict[str, Any]]:
-    """Draw rows to make sure that a question meets some."""
+    """Draw rows to make sure that questions meet some."""
     table = TABLES[model]
-    names = [name for name in table.kinds if not (table.auto and name == "id")]
-    return [{name: v.field_value(rng, world, model, name) for name in names} for _ in range(4)]
+    free = [name for name in table.kinds if name not in table.required and not (table.auto and name == "id")]
+    found = []
+    for _ in range(rng.randrange(3, 7)):
+        names = [*table.required, *rng.sample(free, rng.randrange(len(free) + 1))]
+        found.append({name: v.field_value(rng, world, model, name) for name in names})
+    return found
 
 
 def _filtering(draws: Random, node: str, model: str, document: Fill) -> Template:
@@ -104,14 +108,14 @@ def _relation(draws: Random, node: str, op: str) -> Template:
 def _updating(draws: Random, node: str, model: str, name: str, op: str) -> Template:
     changes = updates.changes(draws, model, [name], op)
     if node == "update":
-        return op_of(node, model, both(shapes.key(draws, model), mapping({"values": changes})))
+        return op_of(node, model, both(key(draws, model), mapping({"values": changes})))
     if node == "bulk_update":
-        return op_of(node, model, mapping({"filter": shapes.key_parts(model), "update": changes}))
+        return op_of(node, model, mapping({"filter": key_parts(model), "update": changes}))
     if node == "bulk_update rows":
-        parts = shapes.key_parts(model)
+        one = key_parts(model)
 
         def rows(rng: Random, world: World) -> list[Any]:
-            return [{**parts(rng, world), **changes(rng, world)}]
+            return [{**one(rng, world), **changes(rng, world)}]
 
         return op_of("bulk_update", model, mapping({"data": rows}))
     table = TABLES[model]
@@ -119,7 +123,7 @@ def _updating(draws: Random, node: str, model: str, name: str, op: str) -> Templ
 
     def upsert(rng: Random, world: World) -> dict[str, Any]:
         needed = {each: v.field_value(rng, world, model, each) for each in table.required if each not in names}
-        where = shapes.key_value(rng, world, model, names)
+        where = key_value(rng, world, model, names)
         return {"where": where, "create": needed, "update": changes(rng, world)}
 
     return op_of(node, model, upsert)
@@ -133,7 +137,7 @@ def _writing(draws: Random, node: str, model: str, name: str, *, none: bool) -> 
     def row(rng: Random, world: World) -> dict[str, Any]:
         found = {each: v.field_value(rng, world, model, each) for each in table.required}
         if node in ("upsert", "bulk_upsert"):
-            found |= shapes.key_value(rng, world, model, names)
+            found |= key_value(rng, world, model, names)
         if none:
             return {**found, name: None}
         value = None

@@ -9,8 +9,8 @@ from typing import Any
 
 from dataflow.testing.differential import values as v
 from dataflow.testing.differential.models import TABLES
+from dataflow.testing.differential.parts import key_parts
 from dataflow.testing.differential.programs import Op, Wrong
-from dataflow.testing.differential.shapes import key_parts
 from dataflow.testing.differential.world import World
 
 Fault = Callable[[Random, World, str], tuple[str, dict[str, Any], str]]

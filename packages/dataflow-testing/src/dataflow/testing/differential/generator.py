@@ -21,19 +21,21 @@ from dataflow.testing.differential.shapes import EPOCH, pool
 from dataflow.testing.differential.world import World
 
 WEIGHTS = {
-    "create": 16, "read": 7, "update": 13, "delete": 3, "list": 16, "count": 4, "aggregate": 10, "upsert": 7,
-    "bulk_create": 11, "bulk_update": 7, "bulk_delete": 2, "bulk_upsert": 7,
+    "create": 9, "read": 7, "update": 14, "delete": 4, "list": 18, "count": 4, "aggregate": 10, "upsert": 7,
+    "bulk_create": 9, "bulk_update": 8, "bulk_delete": 3, "bulk_upsert": 8,
 }  # fmt: skip
 """How often each operation is drawn."""
 MODELS = {"Vendor": 4, "Part": 8, "Visit": 6, "Shelf": 6, "Rate": 3}
 MODES = {"direct": 74, "sync": 5, "async": 5, "node": 9, "late": 4, "anode": 3}
 """How often a single operation is run in each way."""
-LEAST, MOST = 20, 26
+LEAST, MOST = 20, 22
 """Operations of a program."""
 CELLS = 2
 """Operations of a program that are there for the coverage table."""
 FEW = 3
 """Rows of a table below which some are created before a question is asked for the coverage table."""
+FILLED = 3
+"""Tables besides that of vendors that get rows at the beginning."""
 CROWD = 14
 """Rows of a table from which on no more are created."""
 CROWDED = 0.05
@@ -57,6 +59,7 @@ class Generator:
         mine = [cells[(CELLS * seed + offset) % len(cells)] for offset in range(CELLS)]
         self.assigned = [(self.rng.randrange(8, self.size), cell) for cell in mine]
         self.pages: list[Op] = []
+        self.filled = ["Vendor", *self.rng.sample([model for model in MODELS if model != "Vendor"], FILLED)]
         self.crowd = self.rng.random() < CROWDED
         self.fed: set[int] = set()
         self.following: Op | None = None
@@ -113,8 +116,9 @@ class Generator:
         if self.following is not None:
             before, self.following = self.following, None
             return self._page_after(before)
-        if self.number < 4:
-            return Step((self._op(world, self.number, ("create", "bulk_create")),), self._mode())
+        if self.number < len(self.filled):
+            params = {"data": some_rows(rng, world, self.filled[self.number]), "on_error": "skip"}
+            return Step((Op(self.number, "bulk_create", self.filled[self.number], params),))
         choice = rng.random()
         if choice < 0.1:
             return Step((faulty(rng, world, self.number),), self._mode())

@@ -146,7 +146,8 @@ def document(rng: Random, depth: int = 2) -> Any:
 
 
 def _number(rng: Random) -> float:
-    return rng.choice((rng.randrange(-(10**25), 10**25), rng.uniform(-10, 10), 5e-324, 1.5e300, -0.0, 1e15))
+    large = (rng.randrange(-(10**25), 10**25), 10**20 + 1, 2**63, 10**400)
+    return rng.choice((*large, rng.uniform(-10, 10), 5e-324, 1.5e300, -0.0, 1e15))
 
 
 def spelled(rng: Random, value: Any, form: str) -> Any:
@@ -183,7 +184,7 @@ def json_operand(rng: Random, form: str) -> Any:
     if form in fixed:
         return fixed[form]
     if form == "int":
-        return rng.choice((0, 1, 2, 10**20, rng.randrange(-5, 5)))
+        return rng.choice((0, 1, 2, 10**20, 10**20 + 1, 2**63, 10**400, rng.randrange(-5, 5)))
     if form == "float":
         return rng.choice((1.0, -1.5, 0.1, 1e20, 5e-324, rng.uniform(-2, 2)))
     if form == "str":
