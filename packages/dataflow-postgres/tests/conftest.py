@@ -319,6 +319,7 @@ class Proxy:
 
     `on(text, action)` waits for a text in what a client sends, once:
     "cut" resets the connection instead of passing it on; "lose-reply" passes it on, waits for the answer, and resets;
+    "swallow" ends the connection as if it had been passed on;
     "silence" passes it on, and nothing after it, in either direction; "hold-reply" holds back what the server says
     until `release()`.
 
@@ -429,6 +430,8 @@ class Proxy:
                 continue
             if action[1] == "cut":
                 wire.cut()
+            elif action[1] == "swallow":
+                wire.streams[0][1].close()
             else:
                 wire.silent = action[1] == "silence"
                 wire.losing = action[1] == "lose-reply"

@@ -312,6 +312,32 @@ async def test_a_nested_call_cancelled_at_its_savepoint_leaves_the_scope_whole(p
     await whole(pg, far, sorted([*stored, 6]), pid)
 
 
+CANCEL_REQUEST = (80877102).to_bytes(4)
+
+
+async def test_the_server_is_asked_again_when_it_did_not_hear_the_request_to_stop(pg, far, proxy):
+    """As it is when the request overtakes the statement that it is meant for."""
+    pid = await pg.pid(far)
+    for _ in range(2):
+        proxy.on(CANCEL_REQUEST, "swallow")
+    await cancelled(bench_run(far, SLEEP), asleep(pg))
+    assert proxy.rules == []
+    await whole(pg, far, [0], pid)
+
+
+async def test_closing_asks_again_as_well(pg, proxy):
+    db = pg.open(proxy.url(pg.url), lock_timeout=0.1)
+    task = asyncio.create_task(bench_run(db, SLEEP))
+    await asleep(pg)(task)
+    for _ in range(2):
+        proxy.on(CANCEL_REQUEST, "swallow")
+    await db.aclose()
+    assert proxy.rules == []
+    with pytest.raises(WorkflowExecutionError):
+        await task
+    await pg.eventually(lambda: not pg.connections())
+
+
 async def test_a_network_that_is_silent_does_not_hold_up_a_cancelled_call_for_ever(pg, far, proxy, monkeypatch):
     from dataflow.postgres import session
 

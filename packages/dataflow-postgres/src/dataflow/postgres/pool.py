@@ -10,7 +10,6 @@ is given a connection, or the place of one that is gone, first come, first serve
 import asyncio
 import contextlib
 import os
-import socket
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -23,16 +22,13 @@ import attrs
 from dataflow.config import Config
 from dataflow.errors import DatabaseTimeout, UsageError
 from dataflow.postgres.connection import Target, open_connection
+from dataflow.postgres.ending import CLOSING, NOTHING, cut, farewell
 from dataflow.session import CURRENT_RUN
 
 IDLE_UNCHECKED = 1.0
 """Seconds that a connection may lie idle without being checked before use (`pool_pre_ping`)."""
 CHECKING = 5.0
 """Seconds that an idle connection gets to answer."""
-CLOSING = 5.0
-"""Seconds that a connection gets to say goodbye."""
-NOTHING = "SELECT"
-"""A statement that asks for nothing; the driver stumbles over an empty one."""
 _RESET = """\
 SET SESSION AUTHORIZATION DEFAULT;
 SELECT pg_catalog.pg_advisory_unlock_all();
@@ -364,22 +360,3 @@ async def reset(link: Link, *, pooled: bool) -> None:
     """
     await link.raw.execute(NOTHING if pooled else _RESET)
     link.dirty = False
-
-
-async def farewell(raw: asyncpg.Connection) -> None:
-    """Close a connection; a statement under way is stopped on the server."""
-    with contextlib.suppress(Exception):
-        await raw.close(timeout=CLOSING)
-
-
-def cut(raw: asyncpg.Connection, loop: asyncio.AbstractEventLoop) -> None:
-    """Shut the socket of a connection whose loop does not run, so that the server learns of it at once."""
-    transport = raw._transport  # noqa: SLF001  # asyncpg has no public way without its loop
-    with contextlib.suppress(Exception):
-        raw.terminate()
-    with contextlib.suppress(Exception):
-        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-    if loop.is_closed():  # what that has asked of the loop will never happen
-        inner = getattr(transport, "_ssl_protocol", None)
-        with contextlib.suppress(Exception):
-            (transport if inner is None else inner._transport)._call_connection_lost(None)  # noqa: SLF001

@@ -13,9 +13,10 @@ import asyncpg
 
 from dataflow.dialect import COPY, COUNT, MANY, Command, Program
 from dataflow.errors import DatabaseUnavailable, DataFlowError, QueryError, UsageError
+from dataflow.postgres.ending import farewell, quiet
 from dataflow.postgres.errors import is_lost, translate, without_values
 from dataflow.postgres.parameters import fitted, with_casts
-from dataflow.postgres.pool import NOTHING, farewell, reset
+from dataflow.postgres.pool import reset
 from dataflow.session import standing_still
 
 if TYPE_CHECKING:
@@ -125,14 +126,17 @@ class PostgresSession:
         self, command: Command, arguments: Sequence[Any]
     ) -> "tuple[asyncio.Task[Any], asyncio.CancelledError | None]":
         """Send a statement and wait for its end; return it, and the cancellation that came meanwhile."""
-        task = asyncio.ensure_future(self._execute(command, arguments))
+        task = self._pool.loop.create_task(self._execute(command, arguments))
+        ended = self._pool.loop.create_future()  # cheaper than shield() or wait()
+        task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
         late: asyncio.CancelledError | None = None
+        try:
+            await ended
+        except asyncio.CancelledError as cancelled:
+            late = cancelled
         while not task.done():
-            try:
-                await asyncio.wait([task], timeout=None if late is None else _INTERRUPTING)
-            except asyncio.CancelledError as cancelled:
-                late = late or cancelled
-            else:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task], timeout=_INTERRUPTING)
                 self._give_up(task)
         return task, late
 
@@ -242,9 +246,7 @@ class PostgresSession:
         raw = self._link.raw
         try:
             async with asyncio.timeout(_INTERRUPTING):
-                await raw.execute(NOTHING)  # the driver sends it when the server has answered the request to cancel
-        except asyncpg.InFailedSQLTransactionError:
-            return
+                await quiet(raw)
         except Exception:  # noqa: BLE001  # it is cut below
             self._lost = True
             raw.terminate()

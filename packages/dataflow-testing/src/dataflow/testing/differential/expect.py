@@ -98,3 +98,5 @@ def execute(world: World, step: Step) -> Outcome:
 def _undo(world: World, step: Step, before: Any) -> None:
     if step.scope is not None and step.scope.get("rollback_on_error", True):
         world.restore(before)
+        for op in step.ops:
+            world.cursors.pop(op.number, None)  # it stands for a record that never was

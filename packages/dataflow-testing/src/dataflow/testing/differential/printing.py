@@ -50,6 +50,7 @@ class Script:
         self.ids: dict[tuple[str, int], str] = {}
         self.lines: list[str] = []
         self.lookups: set[str] = set()
+        self.pages: dict[int, str] = {}
         self.last = ""
         for step in steps:
             self._step(step)
@@ -75,6 +76,8 @@ class Script:
         remark = "" if step.mode in ("direct", "node") else f"  # ran as {step.mode}"
         self.lines.append(f"{name} = outcome(lambda: {body}){remark}")
         self.last = name
+        single = step.mode in EXPRESS
+        self.pages |= {op.number: name if single else f"{name}[{node_id(op)!r}]" for op in step.ops}
         self._name_new(step, outcome, before, name)
 
     def _name_explicit(self, step: Step) -> None:
@@ -131,7 +134,7 @@ class Script:
         if isinstance(value, Ref):
             return str(int(value)) if value >= GHOSTS else self.ids[value.model, int(value)]
         if isinstance(value, Cursor):
-            return f'r{value.number}["next_cursor"]'
+            return f'{self.pages[value.number]}["next_cursor"]'
         if isinstance(value, Wrong):
             return self.code(value.value)
         if isinstance(value, dict):
