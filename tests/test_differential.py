@@ -9,8 +9,11 @@ import os
 
 import pytest
 
+from dataflow import DataFlow
 from dataflow.testing.differential import (
+    Script,
     Target,
+    declare,
     empty,
     run_campaign,
     run_seeds,
@@ -110,6 +113,20 @@ def test_a_database_that_loses_records_is_caught_with_the_smallest_program_that_
         assert f"seed {failure.seed} (sqlite)" in failure.text
         assert "'$n" in failure.text
         assert "'records'" in printed(failure.text, f"sqlite:///{tmp_path}/{failure.seed}.db")
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 10))
+def test_every_program_can_be_printed_as_python_that_does_the_same(tmp_path, seed):
+    generator, world = Generator(seed), World()
+    steps = []
+    while not generator.done:
+        steps.append(generator.next(world)[0])
+    url = f"sqlite:///{tmp_path}/app.db"
+    printed(Script(steps).text(url), url)
+    with DataFlow(url) as db:
+        declare(db)
+        counts = {model: db.express_sync.count(model)["count"] for model in TABLES}
+    assert counts == {model: len(rows) for model, rows in world.tables.items()}
 
 
 def test_a_wrong_rule_of_the_oracle_is_caught_too(tmp_path, monkeypatch):

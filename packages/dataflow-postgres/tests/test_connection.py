@@ -132,6 +132,7 @@ def test_a_server_without_ssl_and_a_client_that_insists(pg):
         pytest.skip("needs a server without SSL")
     error = refused(pg.open(postgres_sslmode="require"))
     assert error.message == "the database server speaks no SSL"
+    assert "sslmode=prefer" in error.hint
 
 
 @pytest.mark.parametrize("place", ["url", "setting"])

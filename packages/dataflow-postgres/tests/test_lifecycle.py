@@ -3,16 +3,18 @@
 import asyncio
 import gc
 import multiprocessing
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 
 import pytest
 
-from dataflow.errors import DatabaseUnavailable, UsageError, WorkflowExecutionError
+from dataflow.errors import UsageError, WorkflowExecutionError
 from dataflow.runtime import LocalRuntime
 
 WAIT = "SELECT pg_advisory_xact_lock(1)"
@@ -111,6 +113,40 @@ def test_closing_works_from_another_loop(pg, background):
     assert len(pg.connections()) >= 2
     asyncio.run(db.aclose())
     assert not pg.connections()
+
+
+@pytest.mark.parametrize("how", ["close", "aclose"])
+def test_closing_while_another_loop_is_about_to_end_does_not_wait_for_it_for_ever(pg, how):
+    chance = random.Random(3)
+    for n in range(25):
+        db = pg.open()
+        started, failures = threading.Event(), []
+
+        def work(db=db, n=n, started=started, failures=failures):
+            async def main():
+                await db.express.create("Note", {"text": str(n)})
+                started.set()
+                await asyncio.sleep(chance.random() * 0.004)
+
+            try:
+                asyncio.run(main())
+            except UsageError:
+                pass
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        started.wait(20)
+        time.sleep(chance.random() * 0.004)
+        if how == "close":
+            db.close()
+        else:
+            asyncio.run(db.aclose())
+        thread.join()
+        assert failures == []
+    pg.until(lambda: not pg.connections())
 
 
 async def test_a_connection_being_opened_while_the_pool_closes_is_not_left_behind(pg, proxy):
@@ -538,15 +574,3 @@ def test_pools_of_processes_work_with_an_instance_of_the_module(pg, tmp_path, me
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("30\n41\n", "")
     pg.until(lambda: not pg.connections())
-
-
-def test_the_server_is_not_there(pg):
-    with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
-        pg.open("postgresql://postgres@127.0.0.1:1/nothing").express_sync.count("Row")
-
-
-def test_a_server_without_ssl_says_so_where_ssl_is_demanded(own):
-    db = own.open(postgres_sslmode="require")  # the embedded server is built without
-    with pytest.raises(DatabaseUnavailable, match="speaks no SSL") as caught:
-        db.express_sync.count("Row")
-    assert "sslmode=prefer" in caught.value.hint

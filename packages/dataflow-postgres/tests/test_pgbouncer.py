@@ -190,17 +190,14 @@ async def test_hundreds_of_concurrent_calls_share_a_few_sessions(pg, pooled, bou
     assert 1 <= sessions(pg) <= SESSIONS
 
 
-async def test_no_statement_keeps_a_name_on_the_server(pg, pooled, single, monkeypatch):
-    """Two processes would give the same names to different statements."""
-    count = "SELECT name FROM pg_prepared_statements"
-    for _ in range(2):
-        monkeypatch.setattr(asyncpg.connection, "_uid", 0)
-        db = pooled(single)
-        for n in range(3):
-            await pg.sql(db, f"SELECT {n}")
+async def test_statements_of_different_processes_do_not_meet_under_one_name(pg, pooled, single, monkeypatch):
+    one, two = (pooled(single, lock_timeout=seconds) for seconds in (10, 11))
+    for n in range(3):
+        for db in (one, two):
+            monkeypatch.setattr(asyncpg.connection, "_uid", 0)  # as in another process
+            assert await pg.sql(db, f"SELECT {n}") == [(n,)]
             await db.express.list("Row", {"n": n})
-        assert await pg.sql(db, count) == []
-        await db.aclose()
+            assert await pg.sql(db, "SELECT name FROM pg_prepared_statements") == []
 
 
 async def test_types_of_the_users_own_are_known_on_every_session(pg, pooled, bouncer):

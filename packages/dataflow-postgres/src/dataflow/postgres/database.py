@@ -5,11 +5,12 @@ A pool belongs to the loop that opened it, and closes with it; synchronous calle
 
 import asyncio
 import atexit
-import contextlib
 import ctypes
 import os
 import threading
 import weakref
+from concurrent.futures import Future, wait
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -20,6 +21,8 @@ from dataflow.postgres.connection import target
 from dataflow.postgres.pool import Pool
 from dataflow.postgres.session import PostgresSession
 
+_LOOKING = 0.1
+"""Seconds after which one looks again whether another event loop runs."""
 _POOLS: "dict[tuple[int, Any], Pool]" = {}
 """(event loop, target and sizes) -> pool."""
 _EVER: "weakref.WeakSet[Pool]" = weakref.WeakSet()
@@ -86,13 +89,13 @@ class PostgresDatabase:
     async def close(self) -> None:
         """Close all connections, after the operations under way."""
         here = asyncio.get_running_loop()
-        for pool in self._leave():
-            if pool.loop is here:
+        for pool, closing in self._close_elsewhere(here):
+            if closing is None:
                 await pool.close()
-            elif pool.loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.close(), pool.loop))
-            else:
-                pool.abandon()
+                continue
+            over = asyncio.wrap_future(closing)
+            while not over.done() and pool.loop.is_running():  # its end closes the pool as well
+                await asyncio.wait([over], timeout=_LOOKING)
 
     def close_blocking(self) -> None:
         """Close all connections, from any thread; on an event loop itself, without waiting for operations under way."""
@@ -100,24 +103,33 @@ class PostgresDatabase:
             here = asyncio.get_running_loop()
         except RuntimeError:
             here = None
+        deadline = monotonic() + self.config["lock_timeout"] + 10
+        for pool, closing in self._close_elsewhere(here):
+            if closing is None:
+                pool.closing()
+                continue
+            while not closing.done() and pool.loop.is_running() and monotonic() < deadline:
+                wait([closing], timeout=_LOOKING)
+
+    def _close_elsewhere(self, here: asyncio.AbstractEventLoop | None) -> "list[tuple[Pool, Future[None] | None]]":
+        """Begin to close the pools of other loops; return them, and that of this loop with None."""
+        found: list[tuple[Pool, Future[None] | None]] = []
         for pool in self._leave():
             if pool.loop is here:
-                pool.close_soon()
+                found.append((pool, None))
             elif pool.loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(pool.close(), pool.loop)
-                with contextlib.suppress(TimeoutError):
-                    closing.result(self.config["lock_timeout"] + 10)
+                found.append((pool, pool.closing()))
             elif here is None and pool.thread == threading.get_ident() and not pool.loop.is_closed():
                 pool.loop.run_until_complete(pool.close())  # between two runs of a loop of this thread
             else:
                 pool.abandon()
+        return found
 
     def discard(self) -> None:
         """Close all connections without waiting: the garbage collector calls from any thread, at any place."""
         for pool in self._leave():
             if pool.loop.is_running():
-                with contextlib.suppress(RuntimeError):
-                    pool.loop.call_soon_threadsafe(pool.close_soon)
+                pool.closing()
             else:
                 pool.abandon()
 
@@ -151,13 +163,10 @@ def _at_exit() -> None:
     _POOLS.clear()
     for pool in pools:
         if pool.loop.is_running():
-            with contextlib.suppress(Exception):
-                farewells.append(asyncio.run_coroutine_threadsafe(pool.close(patience=0.0), pool.loop))
+            farewells.append(pool.closing(patience=0.0))
         else:
             pool.abandon()
-    for farewell in farewells:
-        with contextlib.suppress(Exception):
-            farewell.result(0.5)
+    wait(farewells, timeout=1.0)
 
 
 def _in_child() -> None:

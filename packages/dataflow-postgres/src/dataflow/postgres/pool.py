@@ -13,6 +13,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from functools import partial
 from time import monotonic
 
@@ -292,9 +293,21 @@ class Pool:
             if others:
                 await asyncio.wait(others, timeout=CLOSING)
 
-    def close_soon(self) -> None:
-        """Start `close`, on the loop."""
-        self.keep(self.loop.create_task(self.close()))
+    def closing(self, patience: float | None = None) -> "Future[None]":
+        """Start `close` on the loop, from any thread and at any place; the future is done when it is over."""
+        over: Future[None] = Future()
+
+        def start() -> None:
+            task = self.loop.create_task(self.close(patience=patience))
+            task.add_done_callback(lambda _: over.set_result(None))
+            self.keep(task)
+
+        try:
+            self.loop.call_soon_threadsafe(start)
+        except RuntimeError:  # the loop was closed in this moment
+            self.abandon()
+            over.set_result(None)
+        return over
 
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Hold on to a task until it is done, beyond the end of the loop's last run."""

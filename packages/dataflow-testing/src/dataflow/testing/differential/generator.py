@@ -120,13 +120,13 @@ class Generator:
             params = {"data": some_rows(rng, world, self.filled[self.number]), "on_error": "skip"}
             return Step((Op(self.number, "bulk_create", self.filled[self.number], params),))
         choice = rng.random()
-        if choice < 0.1:
+        if choice < 0.07:
             return Step((faulty(rng, world, self.number),), self._mode())
-        if choice < 0.12:
+        if choice < 0.09:
             return Step((self._wrong_value(world),), self._mode())
-        if choice < 0.22 and self.pages:
+        if choice < 0.18 and self.pages:
             return self._next_page()
-        if choice < 0.32:
+        if choice < 0.27:
             return self._several(world)
         return Step((self._op(world, self.number),), self._mode())
 
@@ -200,7 +200,7 @@ class Generator:
                 scope["isolation_level"] = "SERIALIZABLE"
             if rng.random() < 0.1:
                 scope["timeout"] = 60
-        if rng.random() < 0.3:
+        if rng.random() < 0.2:
             ops = (*ops, self._failing(ops[-1].number + 1))
         mode = rng.choice(("node", "late", "anode"))
         return Step(ops, mode, scope, boom=rng.random() < 0.15)

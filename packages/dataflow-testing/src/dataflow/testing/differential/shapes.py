@@ -277,7 +277,7 @@ def bulk_upsert(shapes: Random, model: str) -> Template:
         "return_ids": (0.4, [True]),
         "batch_size": (0.3, [1, 2]),
         "commit_every": (0.1, [2]),
-        "on_duplicate": (0.7, ["last", "last", "error"]),
+        "on_duplicate": (0.85, ["last", "last", "last", "error"]),
     })  # fmt: skip
     data = rows_of(upsert_sets(shapes, model, names))
     return op_of("bulk_upsert", model, mapping({"data": data, **more, **shared(shapes, model)}))
