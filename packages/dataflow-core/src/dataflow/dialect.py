@@ -5,7 +5,7 @@ dialect's session drives it: SQLite on the connection's thread in one hop, Postg
 are synchronous and pure but for their steps, so one body of code serves both.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -330,14 +330,56 @@ class Dialect:
         yield from ()
         return rows
 
-    def insert_many(
-        self, insert: "Insert", rows: "Sequence[Sequence[Any]]", most_parameters: int
-    ) -> Program[tuple[int, list[Any]]]:
-        """Insert encoded rows; return (rows written, RETURNING rows in input order).
+    def insert_many(self, insert: "Insert", rows: "Rows", most_parameters: int) -> Program[tuple[int, list[Any]]]:
+        """Insert rows; return (rows written, RETURNING rows in input order).
 
         `most_parameters`: what the leased connection allows per statement.
         """
         raise NotImplementedError
+
+
+class Rows:
+    """Rows to write, encoded while they are read, so that memory stays bounded and the server can work meanwhile.
+
+    Args:
+        count: number of rows.
+        encode: ``encode(start, stop)`` returns the columns of these rows, each a list of the driver's values; it may
+            raise, for a value that does not fit, what has to leave the program unchanged.
+    """
+
+    __slots__ = ("_count", "_encode")
+
+    def __init__(self, count: int, encode: "Callable[[int, int], Sequence[Sequence[Any]]]") -> None:
+        self._count = count
+        self._encode = encode
+
+    @classmethod
+    def of(cls, rows: "Sequence[Sequence[Any]]") -> "Rows":
+        """Wrap rows that are encoded already."""
+        return cls(len(rows), lambda start, stop: list(zip(*rows[start:stop], strict=True)))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def columns(self, start: int, stop: int) -> "Sequence[Sequence[Any]]":
+        """Return the columns of some of the rows."""
+        return self._encode(start, stop)
+
+    def part(self, start: int, stop: int) -> "Rows":
+        """Return some of the rows."""
+        return Rows(stop - start, lambda first, last: self._encode(start + first, start + last))
+
+    def beside(self, column: "Sequence[Any]") -> "Rows":
+        """Return the rows with one value more each."""
+        return Rows(self._count, lambda start, stop: [*self._encode(start, stop), column[start:stop]])
+
+    def __iter__(self) -> "Iterator[tuple[Any, ...]]":
+        for start in range(0, self._count, ENCODED_AT_ONCE):
+            yield from zip(*self._encode(start, min(start + ENCODED_AT_ONCE, self._count)), strict=True)
+
+
+ENCODED_AT_ONCE = 1000
+"""Rows that are encoded together where a statement takes any number."""
 
 
 @attrs.frozen
@@ -352,7 +394,8 @@ class Insert:
         columns: names, in the order of a row's values.
         types: their column types.
         returning: number of returned columns.
-        batch_size: most rows per statement.
+        batch_size: most rows per statement of many rows.
+        capped: whether `batch_size` binds the driver's way of loading (COPY) as well, for the caller asked for it.
         generated: the column whose values the database generates where rows do not give one (it may be among
             `columns`; then None asks for a generated value), or None.
         arguments: values of the parameters in `tail`.
@@ -366,6 +409,7 @@ class Insert:
     types: "tuple[TypeEngine[Any], ...]" = attrs.field(repr=False)
     returning: int = 0
     batch_size: int = 1000
+    capped: bool = False
     generated: str | None = None
     arguments: tuple[Any, ...] = ()
 
@@ -409,6 +453,7 @@ __all__ = [
     "Dialect",
     "Insert",
     "Program",
+    "Rows",
     "Session",
     "Step",
     "refuse_unsupported",

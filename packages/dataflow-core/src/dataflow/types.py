@@ -15,7 +15,7 @@ from uuid import UUID
 
 import attrs
 
-from dataflow.canonical import ValueRefused, canonical_decimal, canonical_json, check_text, dump_json, encodable, kind
+from dataflow.canonical import ValueRefused, are_canonical, canonical_decimal, canonical_json, check_text, encodable, kind
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 NOT_NULL, NOT_NULL_HINT = "None is not allowed", "give a value, or annotate it `| None`"
@@ -226,6 +226,11 @@ class DateTimeType(FieldType):
             msg = "the datetime is outside the years 1 to 9999 in UTC"
             raise ValueRefused(msg) from None
 
+    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
+        if self._only(values, datetime, nullable=nullable) and {v.tzinfo for v in values if v is not None} <= {UTC}:
+            return values
+        return FieldType.accept_column(self, values, nullable=nullable)
+
     def from_text(self, text: str, *, end: bool = False) -> datetime:
         try:
             value = datetime.fromisoformat(text)
@@ -249,6 +254,11 @@ class DateType(FieldType):
             hint = {str: "pass date.fromisoformat(…)", datetime: "pass its .date()"}.get(type(value), "")
             raise self._refuse(value, hint)
         return value
+
+    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
+        if self._only(values, date, nullable=nullable):
+            return values
+        return FieldType.accept_column(self, values, nullable=nullable)
 
     def from_text(self, text: str, *, end: bool = False) -> date:
         del end
@@ -321,6 +331,11 @@ class UUIDType(FieldType):
                 raise ValueRefused(msg, "pass uuid.uuid4() or its text") from None
         raise self._refuse(value)
 
+    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
+        if self._only(values, UUID, nullable=nullable):
+            return values
+        return FieldType.accept_column(self, values, nullable=nullable)
+
 
 @attrs.frozen
 class EnumType(FieldType):
@@ -372,6 +387,11 @@ class JsonType(FieldType):
 
     def accept(self, value: Any) -> Any:
         return canonical_json(value)
+
+    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
+        if (nullable or None not in values) and are_canonical(values):
+            return values
+        return FieldType.accept_column(self, values, nullable=nullable)
 
 
 @attrs.frozen
@@ -434,7 +454,6 @@ __all__ = [
     "ValueRefused",
     "canonical_decimal",
     "canonical_json",
-    "dump_json",
     "filter_value",
     "kind",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from dataflow.dialect import Convert, Dialect, Insert, Program
+from dataflow.dialect import Convert, Dialect, Insert, Program, Rows
 from dataflow.errors import InputError, IntegrityError, Problem
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
@@ -59,9 +59,10 @@ class BulkWriting(ModelOperation):
             raise self.bound.refuse(problems, self.name)
         return rows
 
-    def batch(self, options: Mapping[str, Any]) -> int:
+    def batch(self, options: Mapping[str, Any]) -> "Batch":
         """Read the rows per statement."""
-        return self.whole(options, "batch_size", minimum=1) or int(self.bound.core.config["bulk_batch_size"])
+        asked = self.whole(options, "batch_size", minimum=1)
+        return Batch(asked or int(self.bound.core.config["bulk_batch_size"]), asked is not None)
 
     def columns(self, given: AbstractSet[str]) -> tuple[str, ...]:
         """Return the columns to write: the given ones and those with a default."""
@@ -77,7 +78,7 @@ class BulkWriting(ModelOperation):
         builder: PlanBuilder,
         statement: Any,
         columns: tuple[str, ...],
-        batch: int,
+        batch: "Batch",
         keys: tuple[str, ...],
         *,
         told: Any = None,
@@ -107,7 +108,8 @@ class BulkWriting(ModelOperation):
             columns,
             tuple(builder.table.c[name].type for name in columns),
             returning=len(listed),
-            batch_size=batch,
+            batch_size=batch.size,
+            capped=batch.asked,
             generated=generated,
         )
         return BulkPlan(
@@ -121,6 +123,15 @@ class BulkWriting(ModelOperation):
             tuple(builder.notifications),
             tuple(builder.source(name, compiled) for name in compiled.positiontup[len(columns) :]),
             told is not None,
+            self._is_bare(returned, builder),
+        )
+
+    def _is_bare(self, returned: Sequence[str], builder: PlanBuilder) -> bool:
+        return (
+            len(returned) == 1
+            and returned == self.bound.spec.primary_key
+            and self.bound.fields[returned[0]].decode is None
+            and returned[0] not in builder.decodes
         )
 
     def _cut(self, sql: str, columns: Sequence[str]) -> tuple[str, str, str]:
@@ -135,9 +146,13 @@ class BulkWriting(ModelOperation):
             raise self.fault("the rows cannot be written together", "please report this model", "insert-contract")
         return head, found[0], sql[found.end() :]
 
-    def encoder(self, plan: "BulkPlan", shared: Mapping[str, Any], call: Call) -> rw.RowEncoder:
-        """Return the encoder of rows for a plan."""
-        return rw.RowEncoder(self.bound, plan.insert.columns, shared, call, forced=plan.forced, encodes=plan.encodes)
+    def encoder(
+        self, plan: "BulkPlan", shared: Mapping[str, Any], call: Call, given: AbstractSet[str]
+    ) -> rw.RowEncoder:
+        """Return the encoder of rows for a plan; `given`: every name that stands in any of the rows."""
+        return rw.RowEncoder(
+            self.bound, plan.insert.columns, shared, call, forced=plan.forced, encodes=plan.encodes, given=given
+        )
 
     def groups(self, rows: Sequence[Any], size: int | None) -> Iterator[tuple[int, Sequence[Any]]]:
         """Cut rows into (index of the first, rows) of at most `size`."""
@@ -167,6 +182,14 @@ class BulkWriting(ModelOperation):
 
 
 @attrs.frozen
+class Batch:
+    """How many rows a statement takes, and whether the caller said so."""
+
+    size: int
+    asked: bool
+
+
+@attrs.frozen
 class BulkPlan:
     """A compiled multi-row INSERT, and what features want of it.
 
@@ -177,6 +200,7 @@ class BulkPlan:
         forced, encodes, guards, records, notifications: what features asked for.
         tail: (binder, encoder) of each parameter that follows the rows.
         told: whether each returned row ends in whether it was created.
+        bare: whether a returned row holds the key, as results show it, and nothing else.
     """
 
     insert: Insert
@@ -189,15 +213,37 @@ class BulkPlan:
     notifications: tuple[Any, ...]
     tail: tuple[tuple[Binder, Convert | None], ...] = ()
     told: bool = False
+    bare: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether no feature wants to see what was written, and the database gives every id."""
+        watched = self.guards or self.records or self.notifications
+        return not watched and self.insert.generated not in self.insert.columns
 
     def write(self, dialect: Dialect, rows: Sequence[Sequence[Any]], call: Call) -> Program[tuple[int, list[Any]]]:
         """Insert encoded rows: (rows written, returned rows); features see the records in the same transaction."""
+        insert = self._filled(call)
+        written, returned = yield from dialect.insert_many(insert, Rows.of(rows), call.session.max_parameters)
+        yield from self._follow(dialect, rows, written, returned, call)
+        return written, returned
+
+    def write_all(self, dialect: Dialect, rows: Rows, call: Call) -> Program[tuple[int, list[Any]]]:
+        """Insert rows that are encoded meanwhile; only for plans that are `plain`."""
+        return (yield from dialect.insert_many(self._filled(call), rows, call.session.max_parameters))
+
+    def _filled(self, call: Call) -> Insert:
         insert = self.insert
         if self.tail:
             values = [(binder(call), convert) for binder, convert in self.tail]
             arguments = tuple(value if convert is None else convert(value) for value, convert in values)
             insert = attrs.evolve(insert, arguments=arguments)
-        written, returned = yield from dialect.insert_many(insert, rows, call.session.max_parameters)
+        return insert
+
+    def _follow(
+        self, dialect: Dialect, rows: Sequence[Sequence[Any]], written: int, returned: Sequence[Any], call: Call
+    ) -> Program[None]:
+        insert = self.insert
         if dialect.numbers_apart and insert.generated in insert.columns:
             place = insert.columns.index(insert.generated)
             highest = max((row[place] for row in rows if row[place] is not None), default=None)
@@ -210,7 +256,6 @@ class BulkPlan:
             for record in self.records:
                 yield from record(call, records)
             call.after_commit += [partial(note, call, records) for note in self.notifications]
-        return written, returned
 
 
 def _all(bodies: Iterator[Program[None]]) -> Program[None]:
@@ -296,7 +341,7 @@ class _Job:
 
     def __init__(
         self, operation: BulkCreate, shared: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], conflict: str,
-        on_error: str, return_ids: bool, batch: int, extra: Any, call: Call,  # noqa: FBT001
+        on_error: str, return_ids: bool, batch: Batch, extra: Any, call: Call,  # noqa: FBT001
     ) -> None:  # fmt: skip
         self.op = operation
         self.call = call
@@ -304,14 +349,16 @@ class _Job:
         self.on_error = on_error
         self.return_ids = return_ids
         self.tally = Tally()
-        given = frozenset(rw.given_names(rows) | set(shared))
+        names = rw.given_names(rows)
+        given = frozenset(names | set(shared))
         key = ("bulk_create", given, conflict, return_ids, batch, extra)
         self.plan: BulkPlan = operation.bound.plans.get(key, lambda: self._compile(given, batch, extra))
-        self.encoder = operation.encoder(self.plan, shared, call)
+        self.encoder = operation.encoder(self.plan, shared, call, names)
         width = max(len(self.plan.insert.columns), 1)
-        self.batch = max(1, min(batch, call.session.max_parameters // width))  # a batch is one statement
+        self.batch = max(1, min(batch.size, call.session.max_parameters // width))  # a batch is one statement
+        self.whole = on_error == "stop" and self.plan.plain and not (conflict == "skip" and return_ids)
 
-    def _compile(self, given: frozenset[str], batch: int, extra: Any) -> BulkPlan:
+    def _compile(self, given: frozenset[str], batch: Batch, extra: Any) -> BulkPlan:
         bound = self.op.bound
         builder = PlanBuilder(bound, self.op.name, "insert", options=dict(extra)).apply_features()
         columns = self.op.columns(given | set(builder.sets))
@@ -322,9 +369,30 @@ class _Job:
         return self.op.plan(builder, statement, columns, batch, bound.spec.primary_key if self.return_ids else ())
 
     def group(self, start: int, rows: Sequence[Mapping[str, Any]]) -> Program[None]:
-        """Write the rows of one transaction, batch by batch (so that memory stays bounded)."""
+        """Write the rows of one transaction: all together where that is possible, else batch by batch."""
+        if self.whole:
+            try:
+                yield from atomic(self.call, self._all(start, rows))
+            except IntegrityError:  # nothing of it was written: find the row that is wrong
+                pass
+            else:
+                return
         for offset, part in self.op.groups(rows, self.batch):
             yield from self._batch(start + offset, part)
+
+    def _all(self, start: int, rows: Sequence[Mapping[str, Any]]) -> Program[None]:
+        def encode(first: int, stop: int) -> list[list[Any]]:
+            part = rows[first:stop]
+            try:
+                return self.encoder.columns(part)
+            except ValueRefused:
+                faults = self.encoder.faults(part, range(start + first, start + stop))
+                raise self.op.bound.refuse(faults, self.op.name) from None
+
+        written, returned = yield from self.plan.write_all(
+            self.op.bound.core.dialect, Rows(len(rows), encode), self.call
+        )
+        self._count(len(rows), written, returned)
 
     def _batch(self, start: int, rows: Sequence[Mapping[str, Any]]) -> Program[None]:
         try:
@@ -353,11 +421,19 @@ class _Job:
 
     def _write(self, encoded: Sequence[Sequence[Any]]) -> Program[None]:
         written, returned = yield from self.plan.write(self.op.bound.core.dialect, encoded, self.call)
+        self._count(len(encoded), written, returned)
+
+    def _count(self, rows: int, written: int, returned: Sequence[Any]) -> None:
         self.tally.created += written
-        self.tally.skipped += len(encoded) - written
-        self.tally.done += len(encoded)
+        self.tally.skipped += rows - written
+        self.tally.done += rows
         if self.return_ids:
-            self.tally.ids += [self._key(row) for row in returned]
+            self.tally.ids += self._keys(returned)
+
+    def _keys(self, returned: Sequence[Any]) -> list[Any]:
+        if self.plan.bare:
+            return [row[0] for row in returned]
+        return [self._key(row) for row in returned]
 
     def _key(self, row: Sequence[Any]) -> Any:
         record = self.plan.decode(row)

@@ -1,6 +1,8 @@
 """Rows of bulk operations: checked and encoded column by column, so that Python's cost per value stays small."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -77,6 +79,7 @@ class RowEncoder:
         call: gives the clock.
         forced: columns that features set by themselves -> (binder, encoder).
         encodes: what features do to accepted values before they are stored.
+        given: every name that stands in any of the rows.
     """
 
     def __init__(
@@ -88,43 +91,62 @@ class RowEncoder:
         *,
         forced: Mapping[str, tuple[Binder, Convert | None]],
         encodes: Mapping[str, Sequence[Convert]],
+        given: AbstractSet[str],
     ) -> None:
         self.bound = bound
-        self.columns = tuple(columns)
+        self.names = tuple(columns)
         self.shared = shared
         self.call = call
         self.forced = forced
         self.encodes = encodes
+        self.given = given
 
-    def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-        """Encode rows into driver tuples.
+    def columns(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """Encode rows into columns of the driver's values.
 
         Raises:
             ValueRefused: a value does not fit, or a required one is missing; `index` tells the row.
         """
-        columns = [self._column(name, rows) for name in self.columns]
-        return list(zip(*columns, strict=True)) if columns else [() for _ in rows]
+        return [self._column(name, rows) for name in self.names]
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        """Encode rows into driver tuples; see `columns`."""
+        return list(zip(*self.columns(rows), strict=True)) if self.names else [() for _ in rows]
 
     def _column(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        if name in self.forced:
-            binder, convert = self.forced[name]
-            value = binder(self.call)
-            return [value if convert is None else convert(value)] * len(rows)
-        field = self.bound.fields[name]
-        extra = self.encodes.get(name, ())
+        if name in self._constant:
+            return [self._constant[name]] * len(rows)
         try:
             values = [row[name] for row in rows]
         except KeyError:
             values = self._filled(name, rows)
-        if field.spec.generated and None in values:
-            given = [value for value in values if value is not None]
-            encoded = iter(field.column(given, *extra))
+        if self.bound.fields[name].spec.generated and None in values:
+            encoded = iter(self._encoded(name, [value for value in values if value is not None]))
             return [None if value is None else next(encoded) for value in values]
+        return self._encoded(name, values)
+
+    def _encoded(self, name: str, values: list[Any]) -> list[Any]:
         try:
-            return field.column(values, *extra)
+            return self.bound.fields[name].column(values, *self.encodes.get(name, ()))
         except ValueRefused as refused:
             refused.message = f"{name}: {refused.message}"
             raise
+
+    @cached_property
+    def _constant(self) -> dict[str, Any]:
+        """Encode once what is the same in every row: what features set, shared values, literal defaults, the clock."""
+        found = {}
+        for name in self.names:
+            spec = self.bound.fields[name].spec
+            if name in self.forced:
+                binder, convert = self.forced[name]
+                value = binder(self.call)
+                found[name] = value if convert is None else convert(value)
+            elif name not in self.given and name not in self.shared and spec.factory is None and not spec.required:
+                source = default_of(spec)
+                value = None if source is None else source(self.call)
+                found[name] = None if value is None else self._encoded(name, [value])[0]
+        return found
 
     def _filled(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = self.bound.fields[name].spec

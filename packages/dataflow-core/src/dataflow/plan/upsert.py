@@ -1,23 +1,24 @@
 """Upserts, single and bulk: the row with that unique key is changed, or created; which of the two is told."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
-from dataflow.dialect import Convert, Program
+from dataflow.dialect import Convert, Program, Rows
 from dataflow.errors import Problem, UniqueError
 from dataflow.filters import bucket, shape
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
 from dataflow.plan.builder import Plan, PlanBuilder
-from dataflow.plan.bulk import BulkPlan, BulkWriting, Tally
+from dataflow.plan.bulk import Batch, BulkPlan, BulkWriting, Tally
 from dataflow.plan.operation import DICT_HINT, ModelOperation, Result
 from dataflow.plan.write import counted, insert_plan, missing_fields
 from dataflow.session import Call, atomic
-from dataflow.types import ValueRefused, kind
+from dataflow.types import INT_MIN, ValueRefused, kind
 
 
 def require_unique(operation: ModelOperation, names: Sequence[str], what: str) -> tuple[str, ...]:
@@ -234,11 +235,28 @@ def unseen(key: Sequence[str], rows: str = "") -> UniqueError:
 
 @attrs.frozen
 class _Group:
-    """Rows of one bulk upsert that give the same columns, with their places in the input."""
+    """Rows of one bulk upsert that give the same columns.
+
+    Attributes:
+        plan, encoder: of these columns.
+        indexes: places of the rows in the input.
+        rows: the rows.
+        keys: their keys, encoded.
+    """
 
     plan: BulkPlan
     encoder: rw.RowEncoder
-    rows: list[tuple[int, Mapping[str, Any]]]
+    indexes: Sequence[int]
+    rows: Sequence[Mapping[str, Any]]
+    keys: Sequence[tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int) -> "_Group":
+        """Return some of the rows."""
+        cut = slice(start, stop)
+        return attrs.evolve(self, indexes=self.indexes[cut], rows=self.rows[cut], keys=self.keys[cut])
 
 
 class BulkUpsert(BulkWriting):
@@ -254,15 +272,18 @@ class BulkUpsert(BulkWriting):
         every = self.whole(options, "commit_every", minimum=1)
         batch = self.batch(options)
         key = self._key_fields(options, rw.given_names(rows) | set(shared))
-        kept = self._distinct(rows, shared, key, self.choice(options, "on_duplicate", ("error", "last")))
+        keys = self._keys(rows, shared, key)
+        kept = self._distinct(keys, key, self.choice(options, "on_duplicate", ("error", "last")))
         tally = Tally(ids=[None] * len(rows))
         bodies = (
-            self._write(part, shared, key, batch, extra, tally, call, ids=ids) for _, part in self.groups(kept, every)
+            self._write(part, rows, keys, shared, key, batch, extra, tally, call, ids=ids)
+            for _, part in self.groups(kept, every)
         )
         yield from self.in_transactions(call, bodies, tally, every)
         tally.skipped = len(rows) - len(kept)
-        if tally.skipped and ids:
-            self._copy_ids(rows, shared, key, tally)
+        if tally.skipped and ids:  # a row that a later one replaced has the id of its record
+            last = dict(zip(keys, tally.ids, strict=True))
+            tally.ids[:] = [last[found] for found in keys]
         return tally.result(len(rows), ids=ids, collect=False, every=every)
 
     def _key_fields(self, options: Mapping[str, Any], given: set[str]) -> tuple[str, ...]:
@@ -282,74 +303,85 @@ class BulkUpsert(BulkWriting):
             "missing-key",
         )
 
-    def _key_of(self, row: Mapping[str, Any], shared: Mapping[str, Any], key: tuple[str, ...]) -> tuple[Any, ...]:
-        values = []
+    def _keys(
+        self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], key: tuple[str, ...]
+    ) -> list[tuple[Any, ...]]:
+        """Return the encoded key of every row."""
+        columns = []
         for name in key:
-            value = row.get(name, shared.get(name))
-            if value is None:
-                msg = f"{name}: the key is missing"
-                raise ValueRefused(msg, f"give {name} in every row")
+            default = shared.get(name)
+            values = [row.get(name, default) for row in rows]
             try:
-                values.append(self.bound.fields[name].encode(value))
-            except ValueRefused as refused:
-                refused.message = f"{name}: {refused.message}"
-                raise
-        return tuple(values)
+                if None in values:
+                    msg = "the key is missing"
+                    raise ValueRefused(msg, f"give {name} in every row")
+                columns.append(self.bound.fields[name].column(values))
+            except ValueRefused:
+                raise self.bound.refuse(self._key_faults(rows, shared, key), self.name) from None
+        return list(zip(*columns, strict=True))
 
-    def _distinct(
-        self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], key: tuple[str, ...], on_duplicate: str
-    ) -> list[tuple[int, Mapping[str, Any]]]:
-        seen: dict[tuple[Any, ...], int] = {}
+    def _key_faults(
+        self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], key: tuple[str, ...]
+    ) -> list[Problem]:
         problems = []
         for index, row in enumerate(rows):
-            try:
-                found = self._key_of(row, shared, key)
-            except ValueRefused as refused:
-                problems.append(rw.RowFault(index, refused.message, refused.hint).problem(index))
-                continue
-            if found in seen and on_duplicate == "error":
-                message = f"row {index}: the same key as row {seen[found]} ({', '.join(key)})"
-                problems.append(
-                    Problem("duplicate-key", message, "remove one, or pass on_duplicate='last'", {"row": index})
-                )
-            seen[found] = index
+            for name in key:
+                value = row.get(name, shared.get(name))
+                try:
+                    if value is None:
+                        msg = "the key is missing"
+                        raise ValueRefused(msg, f"give {name} in every row")
+                    self.bound.fields[name].encode(value)
+                except ValueRefused as refused:
+                    fault = rw.RowFault(index, f"{name}: {refused.message}", refused.hint)
+                    problems.append(fault.problem(index))
+                    break
             if len(problems) >= rw.MOST_PROBLEMS:
                 break
-        if problems:
-            raise self.bound.refuse(problems, self.name)
-        return [(index, rows[index]) for index in sorted(seen.values())]
+        return problems
 
-    def _copy_ids(
-        self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], key: tuple[str, ...], tally: Tally
-    ) -> None:
-        """Give a row that a later one replaced the id of its record."""
-        keys = [self._key_of(row, shared, key) for row in rows]
-        last = {found: tally.ids[index] for index, found in enumerate(keys)}
-        tally.ids[:] = [last[found] for found in keys]
+    def _distinct(self, keys: Sequence[tuple[Any, ...]], key: tuple[str, ...], on_duplicate: str) -> Sequence[int]:
+        """Return the rows that count, of those with the same key the last; or refuse such rows."""
+        last = dict(zip(keys, range(len(keys)), strict=True))
+        if len(last) == len(keys):
+            return range(len(keys))
+        if on_duplicate == "last":
+            return sorted(last.values())
+        problems = []
+        seen: dict[tuple[Any, ...], int] = {}
+        for index, found in enumerate(keys):
+            if found in seen and len(problems) < rw.MOST_PROBLEMS:
+                message = f"row {index}: the same key as row {seen[found]} ({', '.join(key)})"
+                hint = "remove one, or pass on_duplicate='last'"
+                problems.append(Problem("duplicate-key", message, hint, {"row": index}))
+            seen[found] = index
+        raise self.bound.refuse(problems, self.name)
 
     def _write(
-        self, rows: Sequence[tuple[int, Mapping[str, Any]]], shared: Mapping[str, Any], key: tuple[str, ...],
-        batch: int, extra: Any, tally: Tally, call: Call, *, ids: bool,
+        self, kept: Sequence[int], rows: Sequence[Mapping[str, Any]], keys: Sequence[tuple[Any, ...]],
+        shared: Mapping[str, Any], key: tuple[str, ...], batch: Batch, extra: Any, tally: Tally, call: Call, *, ids: bool,
     ) -> Program[None]:  # fmt: skip
-        groups: dict[frozenset[str], _Group] = {}
-        for index, row in rows:
-            names = frozenset(row)
-            if names not in groups:
-                groups[names] = self._group(names | set(shared), shared, key, batch, extra, call, ids=ids)
-            groups[names].rows.append((index, row))
-        for group in groups.values():
-            for _, part in self.groups(group.rows, batch):
-                yield from self._batch(group, part, key, extra, tally, call, ids=ids)
+        for names, indexes in _alike(kept, rows):
+            given = names | set(shared)
+            plan: BulkPlan = self.bound.plans.get(
+                ("bulk_upsert", given, key, batch, ids, extra),
+                partial(self._compile, given, key, batch, extra, ids=ids),
+            )
+            group = _Group(
+                plan,
+                self.encoder(plan, shared, call, names),
+                indexes,
+                [rows[index] for index in indexes],
+                [keys[index] for index in indexes],
+            )
+            if plan.plain:
+                yield from self._batch(group, key, extra, tally, call, ids=ids)
+                continue
+            for start in range(0, len(group), batch.size):
+                yield from self._batch(group.part(start, start + batch.size), key, extra, tally, call, ids=ids)
 
-    def _group(
-        self, given: frozenset[str] | set[str], shared: Mapping[str, Any], key: tuple[str, ...], batch: int,
-        extra: Any, call: Call, *, ids: bool,
-    ) -> _Group:  # fmt: skip
-        plan_key = ("bulk_upsert", frozenset(given), key, batch, ids, extra)
-        plan: BulkPlan = self.bound.plans.get(plan_key, lambda: self._compile(set(given), key, batch, extra, ids=ids))
-        return _Group(plan, self.encoder(plan, shared, call), [])
-
-    def _compile(self, given: set[str], key: tuple[str, ...], batch: int, extra: Any, *, ids: bool) -> BulkPlan:
+    def _compile(self, given: set[str], key: tuple[str, ...], batch: Batch, extra: Any, *, ids: bool
+    ) -> BulkPlan:
         builder = PlanBuilder(self.bound, self.name, "insert", options=dict(extra)).apply_features()
         table = builder.table
         change = PlanBuilder(self.bound, self.name, "update", options=dict(extra), table=table, root=builder)
@@ -378,39 +410,77 @@ class BulkUpsert(BulkWriting):
         )
 
     def _batch(
-        self, group: _Group, part: Sequence[tuple[int, Mapping[str, Any]]], key: tuple[str, ...], extra: Any,
-        tally: Tally, call: Call, *, ids: bool,
-    ) -> Program[None]:  # fmt: skip
-        try:
-            encoded = group.encoder.encode([row for _, row in part])
-        except ValueRefused:
-            faults = group.encoder.faults([row for _, row in part], [index for index, _ in part])
-            raise self.bound.refuse(faults, self.name) from None
-        places = [group.encoder.columns.index(name) for name in key]
-        keys = [tuple(row[place] for place in places) for row in encoded]
-        existing = 0
-        if not group.plan.told:
-            existing = yield from self._existing(keys, key, extra, call)
-        written, returned = yield from group.plan.write(self.bound.core.dialect, encoded, call)
-        if group.plan.told:
+        self, group: _Group, key: tuple[str, ...], extra: Any, tally: Tally, call: Call, *, ids: bool
+    ) -> Program[None]:
+        def encode(start: int, stop: int) -> list[list[Any]]:
+            try:
+                return group.encoder.columns(group.rows[start:stop])
+            except ValueRefused:
+                faults = group.encoder.faults(group.rows[start:stop], group.indexes[start:stop])
+                raise self.bound.refuse(faults, self.name) from None
+
+        plan, dialect = group.plan, self.bound.core.dialect
+        rows = Rows(len(group), encode)
+        counted = not plan.told and plan.insert.generated is not None and plan.insert.generated not in plan.insert.columns
+        existing = highest = 0
+        if counted:
+            highest = yield from self._highest(extra, call)
+        elif not plan.told:
+            existing = yield from self._existing(group.keys, key, extra, call)
+        if plan.plain:
+            written, returned = yield from plan.write_all(dialect, rows, call)
+        else:
+            written, returned = yield from plan.write(dialect, list(rows), call)
+        if plan.told:
             existing = sum(not row[-1] for row in returned)
-            returned = [row[:-1] for row in returned]
-        if written < len(part):
+            returned = [row[:-1] for row in returned] if ids else []
+        elif counted:
+            existing = written - (yield from self._above(highest, extra, call))
+        if written < len(group):
             raise unseen(key, " of one of the rows")
-        tally.created += len(part) - existing
+        tally.created += written - existing
         tally.updated += existing
-        tally.done += len(part)
+        tally.done += written
         if ids:
-            names = group.plan.returned
-            pk = [names.index(name) for name in self.bound.spec.primary_key]
-            at = [len(names) - 1 - names[::-1].index(name) for name in key]
-            # a driver may give back what equals nothing that was passed (datetime.max): compare what both mean
-            decoders = [self.bound.core.dialect.decoder(self.bound.fields[name].type) for name in key]
-            by_key = {_meant([row[i] for i in at], decoders): group.plan.decode(row) for row in returned}
-            for (index, _), found in zip(part, keys, strict=True):
-                record = by_key[_meant(found, decoders)]
-                identity = tuple(record[names[i]] for i in pk)
-                tally.ids[index] = identity[0] if len(identity) == 1 else identity
+            self._note_ids(group, key, returned, tally)
+
+    def _note_ids(self, group: _Group, key: tuple[str, ...], returned: Sequence[Any], tally: Tally) -> None:
+        names = group.plan.returned
+        pk = [names.index(name) for name in self.bound.spec.primary_key]
+        at = [len(names) - 1 - names[::-1].index(name) for name in key]
+        # a driver may give back what equals nothing that was passed (datetime.max): compare what both mean
+        decoders = [self.bound.core.dialect.decoder(self.bound.fields[name].type) for name in key]
+        by_key = {_meant([row[i] for i in at], decoders): group.plan.decode(row) for row in returned}
+        for index, found in zip(group.indexes, group.keys, strict=True):
+            record = by_key[_meant(found, decoders)]
+            identity = tuple(record[names[i]] for i in pk)
+            tally.ids[index] = identity[0] if len(identity) == 1 else identity
+
+    def _highest(self, extra: Any, call: Call) -> Program[int]:
+        """Return the highest id: those of rows created from now on are above it, while the transaction lasts."""
+
+        def build() -> Plan:
+            builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra))
+            return builder.compile(sa.select(sa.func.max(builder.table.c[self._counter])), operands=0)
+
+        plan: Plan = self.bound.plans.get(("bulk_highest", extra), build)
+        rows = yield plan.command, plan.arguments([], call)
+        return INT_MIN if rows[0][0] is None else int(rows[0][0])
+
+    def _above(self, highest: int, extra: Any, call: Call) -> Program[int]:
+        def build() -> Plan:
+            builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra))
+            column = builder.table.c[self._counter]
+            builder.where(column > builder.operand(0, None, self._counter, like=column))
+            return builder.compile(builder.restrict(sa.select(sa.func.count()).select_from(builder.table)), operands=1)
+
+        plan: Plan = self.bound.plans.get(("bulk_above", extra), build)
+        rows = yield plan.command, plan.arguments([highest], call)
+        return int(rows[0][0])
+
+    @property
+    def _counter(self) -> str:
+        return next(name for name, field in self.bound.fields.items() if field.spec.generated)
 
     def _existing(self, keys: list[tuple[Any, ...]], names: tuple[str, ...], extra: Any, call: Call) -> Program[int]:
         """Count which of the encoded keys are there; the open write transaction keeps that true."""
@@ -447,6 +517,17 @@ class BulkUpsert(BulkWriting):
             ]))  # fmt: skip
         statement = builder.restrict(sa.select(sa.func.count()).select_from(table))
         return builder.compile(statement, operands=size if len(names) > 1 else 1)
+
+
+def _alike(kept: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> list[tuple[frozenset[str], Sequence[int]]]:
+    """Group rows that give the same columns: (names, places of the rows)."""
+    first = rows[kept[0]].keys() if kept else ()
+    if all(rows[index].keys() == first for index in kept):
+        return [(frozenset(first), kept)] if kept else []
+    groups: dict[frozenset[str], list[int]] = {}
+    for index in kept:
+        groups.setdefault(frozenset(rows[index]), []).append(index)
+    return list(groups.items())
 
 
 def _meant(values: Sequence[Any], decoders: Sequence[Convert | None]) -> tuple[Any, ...]:

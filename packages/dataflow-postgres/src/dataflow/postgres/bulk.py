@@ -5,22 +5,27 @@ Wanted ids are taken from the sequence first, so that they are those of the rows
 
 import re
 from collections.abc import Sequence
+from hashlib import md5
 from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from dataflow.dialect import COPY, COUNT, Command, Dialect, Insert, Program
+from dataflow.dialect import COPY, COUNT, Command, Dialect, Insert, Program, Rows
 
 COPY_FROM = 50
 """Rows from which COPY pays off: it needs a second round trip."""
+STAGE_FROM = 500
+"""Rows from which a temporary table pays off: it has to be made."""
 _JUMP = 1000
 _PARAMETER = re.compile(r"\$(\d+)")
 
 
 class Bulk(Dialect):
     """The bulk operations of the PostgreSQL dialect."""
+
+    stages: bool | None = None
 
     def insert(self, table: sa.Table) -> Any:
         return pg.insert(table)
@@ -47,30 +52,58 @@ class Bulk(Dialect):
         yield Command("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"), (sequence,)
         yield Command(_SET, writes=True), (sequence, highest)
 
-    def insert_many(
-        self, insert: Insert, rows: Sequence[Sequence[Any]], most_parameters: int
-    ) -> Program[tuple[int, list[Any]]]:
+    def insert_many(self, insert: Insert, rows: Rows, most_parameters: int) -> Program[tuple[int, list[Any]]]:
+        """Load rows by COPY: straight into the table where nothing else is asked, else through a temporary one."""
         written = 0
         returned: list[Any] = []
-        plain = not insert.tail.replace("RETURNING", "").strip() or insert.tail.strip().startswith("RETURNING")
-        only_id = insert.generated is not None and insert.tail.strip() == self._returning(insert)
-        rows = yield from self.number_rows(insert, rows)
-        for start in range(0, len(rows), insert.batch_size):
-            part = rows[start : start + insert.batch_size]
-            if len(part) >= COPY_FROM and plain and (not insert.returning or only_id):
+        tail = insert.tail.strip()
+        plain = not tail or tail == self._returning(insert)
+        if insert.generated in insert.columns:
+            rows = Rows.of((yield from self.number_rows(insert, list(rows))))
+        size = insert.batch_size if insert.capped else max(len(rows), 1)
+        for start in range(0, len(rows), size):
+            part = rows if size >= len(rows) else rows.part(start, min(start + size, len(rows)))
+            if plain and len(part) >= COPY_FROM:
                 done, found = yield from self._copied(insert, part)
+            elif len(part) >= STAGE_FROM and (yield from self._may_stage()):
+                done, found = yield from self._staged(insert, part)
             else:
                 done, found = yield from self._inserted(insert, part, most_parameters)
             written += done
             returned += found
         return written, returned
 
+    def _may_stage(self) -> Program[bool]:
+        """Tell whether the user may create temporary tables; asked once."""
+        if self.stages is None:
+            rows = yield Command("SELECT has_database_privilege(current_database(), 'TEMP')"), ()
+            self.stages = bool(rows[0][0])
+        return self.stages
+
+    def _staged(self, insert: Insert, rows: Rows) -> Program[tuple[int, list[Any]]]:
+        """COPY into a temporary table, and insert from there.
+
+        Its name stands for its columns: the driver remembers their types by it.
+        """
+        names = ", ".join(map(self.quote, insert.columns))
+        table = f"dataflow_{md5(insert.table.encode(), usedforsecurity=False).hexdigest()[:16]}"
+        staged, target = f'pg_temp."{table}"', self.quote(insert.table)
+        create = f"CREATE TEMP TABLE {table} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA"  # noqa: S608
+        yield Command(create, COUNT, writes=True), ()
+        copy = Command(f"COPY {staged} ({names}) FROM STDIN", COPY, writes=True, target=(table, insert.columns))
+        yield copy, rows
+        tail = _shifted(insert.tail, -len(insert.columns))
+        sql = f"{insert.head.removesuffix('VALUES ')}SELECT {names} FROM {staged}{tail}"  # noqa: S608
+        found = yield from self._sent(sql, list(insert.arguments), insert)
+        yield Command(f"DROP TABLE {staged}", COUNT, writes=True), ()
+        return found
+
     def _returning(self, insert: Insert) -> str:
         return f"RETURNING {self.quote(insert.table)}.{self.quote(str(insert.generated))}"
 
     def _numbers(self, insert: Insert, count: int) -> Program[list[int]]:
         rows = yield Command(_RESERVE, writes=True), (self.quote(insert.table), insert.generated, count)
-        return [row[0] for row in rows]
+        return rows[0][0]  # type: ignore[no-any-return]
 
     def number_rows(self, insert: Insert, rows: Sequence[Sequence[Any]]) -> Program[Sequence[Sequence[Any]]]:
         """Take open ids from the sequence, each beyond those of the rows before, as a counter of the table would."""
@@ -90,36 +123,38 @@ class Bulk(Dialect):
                 filled[index] = (*filled[index][:place], number, *filled[index][place + 1 :])
         return filled
 
-    def _copied(self, insert: Insert, rows: Sequence[Sequence[Any]]) -> Program[tuple[int, list[Any]]]:
+    def _copied(self, insert: Insert, rows: Rows) -> Program[tuple[int, list[Any]]]:
         columns, returned = insert.columns, []
         if insert.returning and insert.generated not in columns:
             numbers = yield from self._numbers(insert, len(rows))
             if numbers and numbers[0] is None:  # a table of others, whose ids come from somewhere else
                 return (yield from self._inserted(insert, rows, 32767))
             columns = (*columns, str(insert.generated))
-            rows = [(*row, number) for row, number in zip(rows, numbers, strict=True)]
+            rows = rows.beside(numbers)
             returned = [(number,) for number in numbers]
         elif insert.returning:
             place = columns.index(str(insert.generated))
-            returned = [(row[place],) for row in rows]
+            returned = [(number,) for number in rows.columns(0, len(rows))[place]]
         names = ", ".join(map(self.quote, columns))
         sql = f"COPY {self.quote(insert.table)} ({names}) FROM STDIN"
         written = yield Command(sql, COPY, writes=True, target=(insert.table, columns)), rows
         return written, returned
 
-    def _inserted(
-        self, insert: Insert, rows: Sequence[Sequence[Any]], most_parameters: int
-    ) -> Program[tuple[int, list[Any]]]:
+    def _inserted(self, insert: Insert, rows: Rows, most_parameters: int) -> Program[tuple[int, list[Any]]]:
+        written, returned = 0, []
         if not any(isinstance(kind, pg.ARRAY) for kind in insert.types):
             arrays = ", ".join(f"${i}::{self.type_text(kind)}[]" for i, kind in enumerate(insert.types, 1))
             sql = f"{insert.head.removesuffix('VALUES ')}SELECT * FROM unnest({arrays}){insert.tail}"  # noqa: S608
-            arguments = [*map(list, zip(*rows, strict=True)), *insert.arguments]
-            return (yield from self._sent(sql, arguments, insert))
-        written, returned = 0, []
+            for start in range(0, len(rows), insert.batch_size):
+                columns = rows.columns(start, min(start + insert.batch_size, len(rows)))
+                done, found = yield from self._sent(sql, [*columns, *insert.arguments], insert)
+                written += done
+                returned += found
+            return written, returned
         width = max(len(insert.columns), 1)  # arrays cannot be unnested by rows
-        size = max(1, (most_parameters - len(insert.arguments)) // width)
+        size = max(1, min((most_parameters - len(insert.arguments)) // width, insert.batch_size))
         for start in range(0, len(rows), size):
-            part = rows[start : start + size]
+            part = list(zip(*rows.columns(start, min(start + size, len(rows))), strict=True))
             groups = [_shifted(insert.group, width * index) for index in range(len(part))]
             sql = insert.head + ", ".join(groups) + _shifted(insert.tail, width * (len(part) - 1))
             done, found = yield from self._sent(sql, [*(v for row in part for v in row), *insert.arguments], insert)
@@ -148,5 +183,5 @@ _SET = """\
 SELECT setval($1::text::regclass, $2::bigint)
 WHERE coalesce(pg_sequence_last_value($1::text::regclass), 0) < $2::bigint"""
 _RESERVE = """\
-SELECT nextval(found) FROM (SELECT pg_get_serial_sequence($1, $2)::regclass AS found OFFSET 0) AS its,
+SELECT array_agg(nextval(found)) FROM (SELECT pg_get_serial_sequence($1, $2)::regclass AS found OFFSET 0) AS its,
 generate_series(1, $3::bigint)"""

@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal
 from enum import Enum
 from functools import cached_property
-from json import JSONDecoder
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from dataflow.config import Config, DatabaseURL
 from dataflow.dialect import COUNT, ColumnInfo, Command, Convert, Database, Program
 from dataflow.errors import ConfigurationError, DatabaseTimeout, SchemaError
 from dataflow.fields import UNSET, FieldSpec
+from dataflow.jsontext import dump_json, load_json
 from dataflow.model import ModelSpec
 from dataflow.naming import snake
 from dataflow.postgres.bulk import Bulk
@@ -53,8 +53,25 @@ def _canonical(value: Decimal) -> Decimal:
     return stripped if stripped == value and stripped.as_tuple().exponent <= 0 else value.quantize(1, context=_EXACT)  # type: ignore[operator]
 
 
-_sorted_json = JSONDecoder(object_pairs_hook=lambda pairs: dict(sorted(pairs))).decode
-"""Read JSON; jsonb keeps keys by length."""
+def _sorted_json(text: str) -> Any:
+    """Read JSON; jsonb keeps keys by length."""
+    value = load_json(text)
+    return _in_order(value) if type(value) in (dict, list) else value
+
+
+def _in_order(value: Any) -> Any:
+    if type(value) is dict:
+        names = sorted(value)
+        if names != list(value):
+            value = {name: value[name] for name in names}
+        for name, item in value.items():
+            if type(item) in (dict, list):
+                value[name] = _in_order(item)
+        return value
+    for index, item in enumerate(value):
+        if type(item) in (dict, list):
+            value[index] = _in_order(item)
+    return value
 
 
 def _uuid(value: UUID) -> UUID:
@@ -122,7 +139,7 @@ class PostgreSQL(Expressions, Bulk):
         if isinstance(field, t.ArrayType):
             inner = self.encoder(field.item)
             return None if inner is None else lambda items: [inner(item) for item in items]
-        return t.dump_json if field.storage == "json" else None
+        return dump_json if field.storage == "json" else None
 
     def decoder(self, field: t.FieldType) -> Convert | None:
         if isinstance(field, t.ArrayType):
@@ -152,7 +169,7 @@ class PostgreSQL(Expressions, Bulk):
                 return own.accept(value)
         if value is None or isinstance(value, (date, time, Decimal, UUID, list, tuple)):
             return value
-        return t.dump_json(t.canonical_json(value))
+        return dump_json(t.canonical_json(value))
 
     # -- schema ---------------------------------------------------------------------------------------------------
     def column_options(self, field: FieldSpec, check: str) -> dict[str, Any]:
@@ -175,7 +192,7 @@ class PostgreSQL(Expressions, Bulk):
             return f"ARRAY[{items}]::{self.type_text(self.column_type(field))}"
         if field.storage in ("int", "bool"):
             return str(value).lower()
-        writers: dict[str, Callable[[Any], str]] = {"bytes": _hex, "json": t.dump_json, "float": repr}
+        writers: dict[str, Callable[[Any], str]] = {"bytes": _hex, "json": dump_json, "float": repr}
         text = writers.get(field.storage, str)(value)
         return f"{quoted(text)}::{self.type_text(self.column_type(field))}"
 

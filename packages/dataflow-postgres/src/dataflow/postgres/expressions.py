@@ -15,6 +15,7 @@ from sqlalchemy.sql import ColumnElement
 from dataflow import regex
 from dataflow import types as t
 from dataflow.dialect import Bind, Convert, Dialect
+from dataflow.jsontext import dump_json
 
 _TEXTS = ("str", "enum")
 AVERAGE_DIGITS = 28
@@ -80,7 +81,7 @@ class Expressions(Dialect):
         del encode
         if isinstance(field, t.ArrayType):
             return sa.func.array_append(column, self._typed(bind(self.encoder(field.item)), field.item))
-        item = sa.func.jsonb_build_array(_json(bind(t.dump_json)))
+        item = sa.func.jsonb_build_array(_json(bind(dump_json)))
         return sa.case(
             (column.is_(None), item),
             (_type_of(column) == sa.literal_column("'array'"), column.op("||")(item)),
@@ -101,21 +102,21 @@ class Expressions(Dialect):
         if op == "$overlap":
             mine = sa.case((_is(member, "array"), member), else_=sa.literal_column("'[]'::jsonb"))
             one = sa.func.jsonb_array_elements(mine).table_valued("value").render_derived(name="one")
-            other = sa.func.jsonb_array_elements(_json(bind(t.dump_json))).table_valued("value")
+            other = sa.func.jsonb_array_elements(_json(bind(dump_json))).table_valued("value")
             other = other.render_derived(name="other")
             return sa.exists(sa.select(1).select_from(one.join(other, one.c.value == other.c.value)))
         if kind == "null":
             return sa.or_(member.is_(None), member == sa.literal_column("'null'::jsonb"))
         if op == "$eq":
-            return member == _json(bind(t.dump_json))
+            return member == _json(bind(dump_json))
         if op == "$in":
-            items = sa.func.jsonb_array_elements(_json(bind(t.dump_json)))
+            items = sa.func.jsonb_array_elements(_json(bind(dump_json)))
             return member.in_(sa.select(items))
         if op in ("$like", "$ilike", "$regex", "$iregex", "$startswith", "$endswith"):
             return sa.and_(_is(member, "string"), self.text_match(op, _as_text(member), bind))
         text = kind == "str"
         value = sa.collate(_as_text(member), "C") if text else member
-        operand = _text(bind(None)) if text else _json(bind(t.dump_json))
+        operand = _text(bind(None)) if text else _json(bind(dump_json))
         compare = {
             "$gt": value.__gt__, "$gte": value.__ge__, "$lt": value.__lt__, "$lte": value.__le__,
         }[op]  # fmt: skip
@@ -225,7 +226,7 @@ def _is(member: ColumnElement[Any], kind: str) -> ColumnElement[bool]:
 
 def _json_contains(member: ColumnElement[Any], kind: str, bind: Bind) -> ColumnElement[bool]:
     """As ``@>``, but an element of a list may be an object as well; texts contain their substrings."""
-    wanted = _json(bind(t.dump_json))
+    wanted = _json(bind(dump_json))
     element = sa.and_(_is(member, "array"), sa.not_(_is(wanted, "array")))
     contains = member.op("@>", is_comparison=True)
     cases: list[tuple[ColumnElement[bool], ColumnElement[Any]]] = [

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from dataflow import sqltext
 from dataflow import types as t
+from dataflow.jsontext import dump_json
 
 _TEXTS = ("text", "varchar", "bpchar", "name")
 _CASTS: tuple[tuple[type, str], ...] = (
@@ -60,7 +61,7 @@ def fitted(types: Sequence[str], values: Sequence[Any]) -> list[Any]:
     """Write lists as JSON text where the statement wants JSON or text."""
     wanted = [*types, *[""] * (len(values) - len(types))]
     return [
-        t.dump_json(t.canonical_json(list(value)))
+        dump_json(t.canonical_json(list(value)))
         if isinstance(value, (list, tuple)) and kind in ("json", "jsonb", *_TEXTS)
         else value
         for kind, value in zip(wanted, values, strict=False)

@@ -10,11 +10,10 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
-from itertools import chain
-from json import loads
 from typing import Any, ClassVar
 from uuid import UUID
 
+import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as sqlite_types
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -23,8 +22,9 @@ from sqlalchemy.sql import ColumnElement
 from dataflow import regex
 from dataflow import types as t
 from dataflow.config import Config, DatabaseURL
-from dataflow.dialect import COUNT, Bind, ColumnInfo, Command, Convert, Database, Dialect, Insert, Program
+from dataflow.dialect import COUNT, ROWS, Bind, ColumnInfo, Command, Convert, Database, Dialect, Insert, Program, Rows
 from dataflow.fields import UNSET, FieldSpec
+from dataflow.jsontext import dump_json, load_json
 from dataflow.model import ModelSpec
 from dataflow.sqlite.functions import decimal_text
 
@@ -54,6 +54,10 @@ def _instant(text: str) -> datetime:
 def time_text(value: time) -> str:
     """Write a time at fixed width."""
     return value.isoformat(timespec="microseconds")
+
+
+def _accepted_decimal(value: Decimal) -> str:
+    return format(value, "f")  # accepted values are canonical already
 
 
 class SQLite(Dialect):
@@ -91,15 +95,15 @@ class SQLite(Dialect):
             inner = self.encoder(field.item)
             if field.item.storage == "bytes":
                 inner = bytes.hex
-            return t.dump_json if inner is None else lambda items: t.dump_json([inner(item) for item in items])
+            return dump_json if inner is None else lambda items: dump_json([inner(item) for item in items])
         encoders: dict[str, Callable[[Any], Any]] = {
             "bool": int,
             "datetime": datetime_text,
             "date": date.isoformat,
             "time": time_text,
-            "decimal": decimal_text,
+            "decimal": _accepted_decimal,
             "uuid": str,
-            "json": t.dump_json,
+            "json": dump_json,
         }
         return encoders.get(field.storage)
 
@@ -108,7 +112,7 @@ class SQLite(Dialect):
             inner = self.decoder(field.item)
             if field.item.storage == "bytes":
                 inner = bytes.fromhex
-            return loads if inner is None else lambda text: [inner(item) for item in loads(text)]
+            return load_json if inner is None else lambda text: [inner(item) for item in load_json(text)]
         decoders: dict[str, Callable[[Any], Any]] = {
             "bool": bool,
             "datetime": _instant,
@@ -116,7 +120,7 @@ class SQLite(Dialect):
             "time": time.fromisoformat,
             "decimal": Decimal,
             "uuid": UUID,
-            "json": loads,
+            "json": load_json,
         }
         return decoders.get(field.storage)
 
@@ -136,7 +140,7 @@ class SQLite(Dialect):
         for kind, write in writers.items():
             if isinstance(value, kind):
                 return write(value)
-        return t.dump_json(t.canonical_json(value))
+        return dump_json(t.canonical_json(value))
 
     # -- schema ---------------------------------------------------------------------------------------------------
     def table_options(self, model: ModelSpec) -> dict[str, Any]:
@@ -213,7 +217,7 @@ class SQLite(Dialect):
             text, read = _AS_TEXT[field.storage]
             value = getattr(sa.func, read)(value)
             write = lambda item: text(encode(item))  # noqa: E731
-        array = bind(lambda items: t.dump_json([write(item) for item in items]))
+        array = bind(lambda items: dump_json([write(item) for item in items]))
         return column.in_(sa.select(value).select_from(sa.func.json_each(array)))
 
     def text_match(self, op: str, column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
@@ -247,7 +251,7 @@ class SQLite(Dialect):
         self, op: str, column: ColumnElement[Any], path: Sequence[str], kind: str, bind: Bind
     ) -> ColumnElement[bool]:
         if any(_UNSPEAKABLE.search(part) for part in path):
-            column, path = sa.func.df_json_member(column, sa.literal(t.dump_json(list(path)))), ()
+            column, path = sa.func.df_json_member(column, sa.literal(dump_json(list(path)))), ()
         place = sa.literal("$" + "".join(_step(part) for part in path))
         value = sa.func.json_extract(column, place)
         found = sa.func.json_type(column, place)
@@ -255,7 +259,7 @@ class SQLite(Dialect):
             return found.is_not(None)
         if op in ("$contains", "$overlap"):
             name = sa.func.df_json_contains if op == "$contains" else sa.func.df_json_overlap
-            match = name(_document(column, place), bind(t.dump_json), type_=sa.Boolean())
+            match = name(_document(column, place), bind(dump_json), type_=sa.Boolean())
             if op == "$overlap" or kind != "str":
                 return match
             is_text = found == sa.literal_column("'text'")
@@ -267,7 +271,7 @@ class SQLite(Dialect):
             return found == bind(lambda flag: "true" if flag else "false")
         if kind == "json":
             name = sa.func.df_json_in if op == "$in" else sa.func.df_json_equal
-            return name(_document(column, place), bind(t.dump_json), type_=sa.Boolean())
+            return name(_document(column, place), bind(dump_json), type_=sa.Boolean())
         same_type = (
             found == sa.literal_column("'text'")
             if kind == "str"
@@ -276,7 +280,7 @@ class SQLite(Dialect):
         if op in ("$like", "$ilike", "$regex", "$iregex", "$startswith", "$endswith"):
             return sa.and_(same_type, self.text_match(op, value, bind))
         if op == "$in":
-            array = sa.func.json_each(bind(t.dump_json))
+            array = sa.func.json_each(bind(dump_json))
             within: ColumnElement[bool] = value.in_(sa.select(sa.literal_column("value")).select_from(array))
             if kind == "number":
                 among = sa.func.df_json_in(_document(column, place), bind(_large_items), type_=sa.Boolean())
@@ -314,7 +318,7 @@ class SQLite(Dialect):
         inner = self.encoder(field.item) if isinstance(field, t.ArrayType) else None
         if isinstance(field, t.ArrayType) and field.item.storage == "bytes":
             inner = bytes.hex
-        write = (lambda item: t.dump_json(inner(item))) if inner is not None else t.dump_json
+        write = (lambda item: dump_json(inner(item))) if inner is not None else dump_json
         del encode
         return sa.func.df_json_append(column, bind(write))
 
@@ -334,26 +338,37 @@ class SQLite(Dialect):
     def insert(self, table: sa.Table) -> Any:
         return sqlite_types.insert(table)
 
-    def insert_many(
-        self, insert: Insert, rows: Sequence[Sequence[Any]], most_parameters: int
-    ) -> Program[tuple[int, list[Any]]]:
+    def insert_many(self, insert: Insert, rows: Rows, most_parameters: int) -> Program[tuple[int, list[Any]]]:
         """Write multi-row VALUES statements; auto ids of one statement ascend in row order."""
         width = max(len(insert.columns), 1)
         size = max(1, min(insert.batch_size, (most_parameters - len(insert.arguments)) // width))
         written = 0
         returned: list[Any] = []
         counted = insert.generated is not None and insert.generated not in insert.columns and insert.returning == 1
+        full = Command(_values(insert, size), ROWS if insert.returning else COUNT, writes=True)
         for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            sql = insert.head + ", ".join([insert.group] * len(part)) + insert.tail
-            values = [*chain.from_iterable(part), *insert.arguments]
+            count = min(size, len(rows) - start)
+            arguments = _interleaved(rows.columns(start, start + count), count, width)
+            command = full if count == size else attrs.evolve(full, sql=_values(insert, count))
+            reply = yield command, [*arguments, *insert.arguments] if insert.arguments else arguments
             if insert.returning:
-                reply = yield Command(sql, writes=True), values
                 returned += sorted(reply) if counted else reply
                 written += len(reply)
             else:
-                written += yield Command(sql, COUNT, writes=True), values
+                written += reply
         return written, returned
+
+
+def _values(insert: Insert, count: int) -> str:
+    return insert.head + ", ".join([insert.group] * count) + insert.tail
+
+
+def _interleaved(columns: Sequence[Sequence[Any]], count: int, width: int) -> list[Any]:
+    """Put columns side by side: the arguments of a statement with a parenthesis for each row."""
+    flat: list[Any] = [None] * (count * width)
+    for place, column in enumerate(columns):
+        flat[place::width] = column
+    return flat
 
 
 def _total(op: str, column: ColumnElement[Any], storage: str) -> ColumnElement[Any]:
@@ -394,11 +409,11 @@ def _bindable(number: float) -> float:
 
 def _large(number: float) -> str | None:
     """Pass a number beyond 64 bits as JSON, to be compared in Python."""
-    return t.dump_json(number) if _is_large(number) else None
+    return dump_json(number) if _is_large(number) else None
 
 
 def _large_items(numbers: Sequence[float]) -> str | None:
-    return t.dump_json(numbers) if any(map(_is_large, numbers)) else None
+    return dump_json(numbers) if any(map(_is_large, numbers)) else None
 
 
 def _document(column: ColumnElement[Any], place: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
-from json import loads
 from typing import Any
 
-from dataflow.types import INT_MAX, INT_MIN, ValueRefused, canonical_decimal, dump_json
+from dataflow.jsontext import dump_json, load_json
+from dataflow.types import INT_MAX, INT_MIN, ValueRefused, canonical_decimal
 
 _FAULT = threading.local()
 EXACT = Context(prec=140_000, Emax=999_999, Emin=-999_999)
@@ -152,21 +152,21 @@ def _same(one: Any, other: Any) -> bool:
 def _json_equal(one: str | None, other: str | None) -> bool | None:
     if one is None or other is None:
         return None
-    return one == other or _same(loads(one), loads(other))
+    return one == other or _same(load_json(one), load_json(other))
 
 
 def _json_in(document: str | None, items: str) -> bool | None:
     if document is None:
         return None
-    value = loads(document)
-    return any(_same(value, item) for item in loads(items))
+    value = load_json(document)
+    return any(_same(value, item) for item in load_json(items))
 
 
 def _json_order(document: str | None, operand: str | None) -> int | None:
     """Compare two numbers exactly: -1, 0 or 1."""
     if document is None or operand is None:
         return None
-    one, other = loads(document), loads(operand)
+    one, other = load_json(document), load_json(operand)
     if isinstance(one, bool) or not isinstance(one, (int, float)):  # AND has no order in SQL
         return None
     return int(one > other) - int(one < other)
@@ -174,7 +174,7 @@ def _json_order(document: str | None, operand: str | None) -> int | None:
 
 def _json_value(document: str | None) -> str | None:
     """Write JSON so that equal values have equal texts: 1.0 as 1."""
-    return None if document is None else dump_json(_whole_numbers(loads(document)))
+    return None if document is None else dump_json(_whole_numbers(load_json(document)))
 
 
 def _whole_numbers(value: Any) -> Any:
@@ -187,8 +187,8 @@ def _whole_numbers(value: Any) -> Any:
 
 def _json_member(document: str | None, path: str) -> str | None:
     """Return the JSON text of a member, for keys that SQLite's paths cannot name."""
-    value = None if document is None else loads(document)
-    for key in loads(path):
+    value = None if document is None else load_json(document)
+    for key in load_json(path):
         if not isinstance(value, dict) or key not in value:
             return None
         value = value[key]
@@ -198,7 +198,7 @@ def _json_member(document: str | None, path: str) -> str | None:
 def _json_contains(outer: str | None, inner: str | None) -> bool | None:
     if outer is None or inner is None:
         return None
-    document, wanted = loads(outer), loads(inner)
+    document, wanted = load_json(outer), load_json(inner)
     if isinstance(document, list) and not isinstance(wanted, list):
         return any(_contains(item, wanted) for item in document)
     return _contains(document, wanted)
@@ -207,17 +207,17 @@ def _json_contains(outer: str | None, inner: str | None) -> bool | None:
 def _json_overlap(outer: str | None, inner: str | None) -> bool | None:
     if outer is None or inner is None:
         return None
-    document = loads(outer)
+    document = load_json(outer)
     if not isinstance(document, list):
         return False
-    return any(_same(item, wanted) for item in document for wanted in loads(inner))
+    return any(_same(item, wanted) for item in document for wanted in load_json(inner))
 
 
 def _json_append(document: str | None, item: str) -> str | None:
-    items = [] if document is None else loads(document)
+    items = [] if document is None else load_json(document)
     if not isinstance(items, list):
         return str(_refuse("$append needs a list, and the stored JSON is not one"))
-    return dump_json([*items, loads(item)])
+    return dump_json([*items, load_json(item)])
 
 
 class _DecimalSum:
