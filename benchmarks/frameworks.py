@@ -106,21 +106,21 @@ def _contests(
 ) -> Iterator[Contest]:
     fresh = count()
     yield Contest(
-        {name: _reads(side) for name, side in sides.items()}, calls=100, rounds=7, same=_record,
+        {name: _reads(side) for name, side in sides.items()}, calls=60, rounds=5, same=_record,
         name=f"{kind}: frameworks, read one", note=f"by hand, decoded dict. {_NOTES[kind]}",
     )  # fmt: skip
     yield Contest(
-        {name: _updates(side) for name, side in sides.items()}, calls=50, rounds=7, same=_record,
+        {name: _updates(side) for name, side in sides.items()}, calls=40, rounds=5, same=_record,
         name=f"{kind}: frameworks, update one",
         note="UPDATE … RETURNING by hand. Tortoise and Django have none: they read the row, then save it.",
     )  # fmt: skip
     yield Contest(
-        {name: _creates(side, fresh) for name, side in sides.items()}, calls=50, rounds=7, same=_created,
+        {name: _creates(side, fresh) for name, side in sides.items()}, calls=40, rounds=5, same=_created,
         name=f"{kind}: frameworks, create one",
         note="INSERT … RETURNING by hand. ORMs return the object that they were given, with its new key.",
     )  # fmt: skip
     yield Contest(
-        {name: _lists(side) for name, side in sides.items()}, per=1000, calls=3, rounds=7, same=_records,
+        {name: _lists(side) for name, side in sides.items()}, per=1000, calls=3, rounds=5, same=_records,
         name=f"{kind}: frameworks, list of 1,000", note="by hand, decoded dicts. Microseconds per row.",
     )  # fmt: skip
     how = {"sqlite": "executemany", "postgresql": "COPY"}[kind]

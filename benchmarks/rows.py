@@ -77,7 +77,6 @@ def text_of(value: datetime) -> str:
 
 def sqlite_tuple(row: dict[str, Any], stamp: str) -> tuple[Any, ...]:
     """Encode a reading for sqlite3 as one would by hand."""
-    stamp = text_of(now)
     return (
         row["n"],
         row["code"],

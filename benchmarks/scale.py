@@ -324,7 +324,7 @@ async def _settle(bench: Bench) -> None:
 async def tables(bench: Bench, database: str, curves: Curves) -> None:
     """Measure one table as it grows."""
     db, spare = bench.db, {"code": {"$gte": _code(SPARE)}}
-    if not curves.wants("bulk/create, filling", "fill/create", *Table(db, 1000).works):
+    if not curves.wants("bulk/create, 10,000 at a time", "fill/create", *Table(db, 1000).works):
         return
     await db.express.bulk_create("Reading", _spare(0, 1000))  # creates the table, and compiles
     await db.express.bulk_delete("Reading", filter=spare)
@@ -332,7 +332,7 @@ async def tables(bench: Bench, database: str, curves: Curves) -> None:
     for size in curves.places(1000, 10**7):
         seconds = await _grow(db, filled, size)
         total += seconds
-        curves.add("bulk/create, filling", database, size, seconds / (size - filled) * 1e6)
+        curves.add("bulk/create, 10,000 at a time", database, size, seconds / (size - filled) * 1e6)
         curves.add("fill/create", database, size, total)
         filled = size
         await _settle(bench)

@@ -26,7 +26,7 @@ class SQLite(SQLiteHand):
 
     async def bulk(self, data: list[dict[str, Any]]) -> int:
         def work() -> None:
-            raw, stamp = self.aio._conn, now()  # noqa: SLF001
+            raw, stamp = self.aio._conn, rows.text_of(now())  # noqa: SLF001
             raw.execute("BEGIN IMMEDIATE")
             raw.executemany(self.insert_many, [rows.sqlite_tuple(row, stamp) for row in data])
             raw.execute("COMMIT")

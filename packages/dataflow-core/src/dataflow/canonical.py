@@ -110,10 +110,7 @@ def _is_plain(value: Any, depth: int) -> bool:
                 return False
         return True
     if kind is list:
-        for item in value:
-            if not _is_plain(item, depth + 1):
-                return False
-        return True
+        return all(_is_plain(item, depth + 1) for item in value)
     return value is None or kind is bool
 
 

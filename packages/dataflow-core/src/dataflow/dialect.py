@@ -5,6 +5,7 @@ dialect's session drives it: SQLite on the connection's thread in one hop, Postg
 are synchronous and pure but for their steps, so one body of code serves both.
 """
 
+import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from dataflow.model import ModelSpec
 
 ROWS, COUNT, MANY, COPY = "rows", "count", "many", "copy"
+
+
+ROWS_TABLE = "dataflow_rows"
+"""What a statement calls the rows that `Dialect.with_rows` hands it; their columns are c0, c1 …"""
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -337,6 +342,51 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def with_rows(self, joined: "Joined", rows: "Rows", most_parameters: int) -> Program[list[Any]]:
+        """Run a statement on rows, some hundred at a time; return the replies.
+
+        Here as ``WITH dataflow_rows(c0, …) AS (VALUES (…), …)`` before the statement.
+        """
+        width, own = len(joined.types), len(joined.arguments)
+        most = (most_parameters - own) // width
+        size = max(1, min(joined.batch_size or JOINED_AT_ONCE, JOINED_AT_ONCE, most))
+        numbered = self.placeholder(1) != self.placeholder(2)
+        full = attrs.evolve(joined.command, sql=self._joined_text(joined, min(size, len(rows))))
+        replies = []
+        for start in range(0, len(rows), size):
+            count = min(size, len(rows) - start)
+            last = full if count == size or not start else attrs.evolve(full, sql=self._joined_text(joined, count))
+            values = interleaved(rows.columns(start, start + count), count)
+            arguments = [*joined.arguments, *values] if numbered else [*values, *joined.arguments]
+            replies.append((yield last, arguments))
+        return replies
+
+    def _joined_text(self, joined: "Joined", count: int) -> str:
+        names = ", ".join(f"c{place}" for place in range(len(joined.types)))
+        places = itertools.count(len(joined.arguments) + 1)
+        groups = ", ".join(
+            f"({', '.join(self.typed_placeholder(next(places), kind) for kind in joined.types)})" for _ in range(count)
+        )
+        return f"WITH {ROWS_TABLE}({names}) AS (VALUES {groups}) {joined.command.sql}"
+
+    def typed_placeholder(self, position: int, kind: "TypeEngine[Any]") -> str:
+        """Return a placeholder in a list of values, with a cast where the database needs one to know its type."""
+        del kind
+        return self.placeholder(position)
+
+
+JOINED_AT_ONCE = 250
+"""Rows that a statement takes as a list of values: more cost more each."""
+
+
+def interleaved(columns: "Sequence[Sequence[Any]]", count: int) -> list[Any]:
+    """Put columns side by side: the arguments of a statement with a parenthesis for each row."""
+    width = len(columns)
+    flat: list[Any] = [None] * (count * width)
+    for place, column in enumerate(columns):
+        flat[place::width] = column
+    return flat
+
 
 class Rows:
     """Rows to write, encoded while they are read, so that memory stays bounded and the server can work meanwhile.
@@ -380,6 +430,23 @@ class Rows:
 
 ENCODED_AT_ONCE = 1000
 """Rows that are encoded together where a statement takes any number."""
+
+
+@attrs.frozen
+class Joined:
+    """A statement on rows that come with it, as the table `ROWS_TABLE`, for `Dialect.with_rows` to complete.
+
+    Attributes:
+        command: the statement.
+        arguments: values of its own parameters.
+        types: column types of the rows.
+        batch_size: most rows per statement, or None for what suits the database.
+    """
+
+    command: Command
+    arguments: Sequence[Any]
+    types: "tuple[TypeEngine[Any], ...]"
+    batch_size: int | None = None
 
 
 @attrs.frozen
@@ -452,6 +519,7 @@ __all__ = [
     "Database",
     "Dialect",
     "Insert",
+    "Joined",
     "Program",
     "Rows",
     "Session",

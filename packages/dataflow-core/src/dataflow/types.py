@@ -15,7 +15,15 @@ from uuid import UUID
 
 import attrs
 
-from dataflow.canonical import ValueRefused, are_canonical, canonical_decimal, canonical_json, check_text, encodable, kind
+from dataflow.canonical import (
+    ValueRefused,
+    are_canonical,
+    canonical_decimal,
+    canonical_json,
+    check_text,
+    encodable,
+    kind,
+)
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 NOT_NULL, NOT_NULL_HINT = "None is not allowed", "give a value, or annotate it `| None`"

@@ -109,7 +109,7 @@ def _chain(*functions: Convert | None) -> Convert | None:
 def write_decoder(
     names: Sequence[str], decodes: Mapping[str, Convert], unreadable: Callable[[str], Exception]
 ) -> Callable[[Sequence[Any]], dict[str, Any]]:
-    """Write the function that turns a row into a dict, as attrs writes ``__init__``: twice as fast as a loop over columns.
+    """Write the function that turns a row into a dict, as attrs writes ``__init__``: twice as fast as a loop.
 
     Args:
         names: of the columns; where one comes twice, its last value counts.

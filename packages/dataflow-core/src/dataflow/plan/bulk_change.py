@@ -7,11 +7,12 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from dataflow.dialect import COUNT, MANY, Command, Program
+from dataflow.dialect import COUNT, MANY, ROWS_TABLE, Command, Convert, Joined, Program, Rows
 from dataflow.errors import InputError, Problem
 from dataflow.filters import shape
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
+from dataflow.plan.bound import BoundField
 from dataflow.plan.builder import Plan, PlanBuilder, row_count
 from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.read import count_rows
@@ -101,7 +102,8 @@ class BulkUpdate(_ByFilter):
                 raise self.fault(
                     "data was given together with filter, update or limit", "give rows, or a filter and an update"
                 )
-            return (yield from atomic(call, self._by_rows(options["data"], extra, call, ids=ids)))
+            size = self.whole(options, "batch_size", minimum=1)
+            return (yield from atomic(call, self._by_rows(options["data"], size, extra, call, ids=ids)))
         update = self.mapping(options, "update")
         document = self.mapping(options, "filter")
         if document is None or update is None:
@@ -136,10 +138,109 @@ class BulkUpdate(_ByFilter):
         statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
         return self.returning(builder, statement, used, ids=ids)
 
-    def _by_rows(self, data: Any, extra: Any, call: Call, *, ids: bool) -> Program[dict[str, Any]]:
+    def _by_rows(self, data: Any, size: int | None, extra: Any, call: Call, *, ids: bool) -> Program[dict[str, Any]]:
         rows = rw.as_rows(data)
         if isinstance(rows, str):
             raise self.fault(rows, rw.HINT)
+        groups = self._groups(rows, extra, ids=ids)
+        if groups is None:
+            return (yield from self._one_by_one(rows, extra, call, ids=ids))
+        updated = 0
+        keys: list[Any] = [None] * len(rows)
+        for group in groups:
+            joined = Joined(group.plan.command, group.plan.arguments([], call), group.types, size)
+            encoded = Rows(len(group.indexes), group.columns)
+            replies = yield from self.bound.core.dialect.with_rows(joined, encoded, call.session.max_parameters)
+            if not ids:
+                updated += sum(replies)
+                continue
+            found = {self._meant(row): self.key_of(group.plan, row) for reply in replies for row in reply}
+            updated += len(found)
+            for index, key in zip(group.indexes, group.keys, strict=True):
+                keys[index] = found.get(self._meant(key))
+        return self._updated(updated, keys, ids=ids)
+
+    @staticmethod
+    def _updated(updated: int, keys: list[Any], *, ids: bool) -> Result:
+        out: dict[str, Any] = {"updated": updated, "total": len(keys), "missing": len(keys) - updated}
+        return Result({**out, "ids": keys} if ids else out)
+
+    def _meant(self, key: Sequence[Any]) -> tuple[Any, ...]:
+        return rw.meant(key, [self.bound.core.dialect.decoder(field.type) for field in self.bound.key])
+
+    def _groups(self, rows: Sequence[Mapping[str, Any]], extra: Any, *, ids: bool) -> "list[_Group] | None":
+        """Encode rows of plain values column by column; None where they need a closer look, one by one.
+
+        They do where something is wrong with them, where a feature looks at each, and where their order counts
+        because fields of a unique key change.
+        """
+        groups: list[_Group] = []
+        seen: set[tuple[Any, ...]] = set()
+        for names, indexes in rw.alike(range(len(rows)), rows):
+            group = self._group(names, [rows[index] for index in indexes], indexes, extra, ids=ids)
+            if group is None:
+                return None
+            seen.update(group.keys)
+            groups.append(group)
+        return groups if len(seen) == len(rows) else None
+
+    def _group(
+        self, names: frozenset[str], rows: Sequence[Mapping[str, Any]], indexes: Sequence[int], extra: Any, *, ids: bool
+    ) -> "_Group | None":
+        spec = self.bound.spec
+        unique = {name for key in spec.unique_keys for name in key}
+        changed = tuple(name for name in self.bound.fields if name in names and name not in spec.primary_key)
+        if not changed or unique & set(changed) or names != {*changed, *spec.primary_key}:
+            return None
+        key = ("bulk_update_columns", changed, ids, extra)
+        found: _Columns | None = self.bound.plans.get(key, partial(self._compile_columns, changed, extra, ids=ids))
+        if found is None:
+            return None
+        columns = []
+        try:
+            for name, encodes in found.encodes.items():
+                field = self.bound.fields[name]
+                values = [row[name] for row in rows]
+                if self._may_hold_operators(field, values) or (name in spec.primary_key and None in values):
+                    return None
+                columns.append(field.column(values, *encodes))
+        except ValueRefused:
+            return None
+        return _Group(found.plan, found.types, indexes, columns, len(spec.primary_key))
+
+    @staticmethod
+    def _may_hold_operators(field: BoundField, values: Sequence[Any]) -> bool:
+        """Tell whether a value may mean ``{"$inc": 1}``."""
+        kinds = set(map(type, values))
+        if not any(issubclass(kind, Mapping) for kind in kinds):
+            return False
+        if field.type.storage != "json" or not all(kind is dict or not issubclass(kind, Mapping) for kind in kinds):
+            return True
+        names = set().union(*[value for value in values if type(value) is dict])
+        return any(not isinstance(name, str) or name.startswith("$") for name in names)
+
+    def _compile_columns(self, changed: tuple[str, ...], extra: Any, *, ids: bool) -> "_Columns | None":
+        builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra)).apply_features()
+        table, key = builder.table, self.bound.spec.primary_key
+        names = (*key, *changed)
+        new = sa.table(ROWS_TABLE, *[sa.column(f"c{i}", table.c[name].type) for i, name in enumerate(names)])
+        for place, name in enumerate(key):
+            builder.where(table.c[name] == new.c[f"c{place}"])
+        for place, name in enumerate(changed, len(key)):
+            if name not in builder.sets:  # a feature's value wins, as it does in a new record
+                builder.sets[name] = new.c[f"c{place}"]
+        ch.touch(builder)
+        statement = builder.restrict(sa.update(table)).values(builder.sets)
+        plan = self.returning(builder, statement, 0, ids=ids)
+        if not plan.plain or builder.replacement is not None:
+            return None
+        return _Columns(
+            plan, tuple(table.c[name].type for name in names), {name: builder.encodes.get(name, ()) for name in names}
+        )
+
+    def _one_by_one(
+        self, rows: Sequence[Mapping[str, Any]], extra: Any, call: Call, *, ids: bool
+    ) -> Program[dict[str, Any]]:
         batches: dict[Any, tuple[Plan, list[tuple[int, list[Any], list[Any]]]]] = {}
         problems: list[Problem] = []
         seen: dict[tuple[Any, ...], int] = {}
@@ -170,8 +271,7 @@ class BulkUpdate(_ByFilter):
                 updated += reply if plan.command.returns == COUNT else len(reply)
                 if ids and reply:
                     keys[index] = self.key_of(plan, reply[0])
-        out: dict[str, Any] = {"updated": updated, "total": len(rows), "missing": len(rows) - updated}
-        return Result({**out, "ids": keys} if ids else out)
+        return self._updated(updated, keys, ids=ids)
 
     def _refuse_repeated(self, key: Mapping[str, Any], index: int, seen: dict[tuple[Any, ...], int]) -> None:
         """Refuse a second row for one record: rows of one shape run together, so their order would not be kept."""
@@ -199,6 +299,41 @@ class BulkUpdate(_ByFilter):
         key = self.key_filter({name: row[name] for name in names})
         operands: list[Any] = []
         return (ch.change_shape(found, operands), shape(key, operands)), found, key, operands
+
+
+@attrs.frozen
+class _Columns:
+    """A plan for rows that give the same columns.
+
+    Attributes:
+        plan: the statement.
+        types: types of the columns: first the key, then what changes.
+        encodes: column -> what features do to its values.
+    """
+
+    plan: Plan
+    types: tuple[Any, ...]
+    encodes: Mapping[str, Sequence[Convert]]
+
+
+@attrs.frozen
+class _Group:
+    """Rows that give the same columns: their places in the input, the encoded columns, how many of them are the key."""
+
+    plan: Plan
+    types: tuple[Any, ...]
+    indexes: Sequence[int]
+    encoded: Sequence[Sequence[Any]]
+    width: int
+
+    def columns(self, start: int, stop: int) -> list[Sequence[Any]]:
+        """Return the columns of some of the rows."""
+        return [column[start:stop] for column in self.encoded]
+
+    @property
+    def keys(self) -> list[tuple[Any, ...]]:
+        """The keys of the rows."""
+        return list(zip(*self.encoded[: self.width], strict=True))
 
 
 class BulkDelete(_ByFilter):

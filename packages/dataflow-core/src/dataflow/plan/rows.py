@@ -69,6 +69,22 @@ def unknown_names(bound: BoundModel, rows: Sequence[Mapping[str, Any]], names: s
     return problems
 
 
+def alike(kept: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> list[tuple[frozenset[str], Sequence[int]]]:
+    """Group rows that give the same columns: (names, places of the rows)."""
+    first = rows[kept[0]].keys() if kept else ()
+    if all(rows[index].keys() == first for index in kept):
+        return [(frozenset(first), kept)] if kept else []
+    groups: dict[frozenset[str], list[int]] = {}
+    for index in kept:
+        groups.setdefault(frozenset(rows[index]), []).append(index)
+    return list(groups.items())
+
+
+def meant(values: Sequence[Any], decoders: Sequence[Convert | None]) -> tuple[Any, ...]:
+    """Return what values of the driver mean: it may give back what equals nothing that was passed (datetime.max)."""
+    return tuple(value if decode is None else decode(value) for value, decode in zip(values, decoders, strict=True))
+
+
 class RowEncoder:
     """Encodes rows of one bulk call.
 

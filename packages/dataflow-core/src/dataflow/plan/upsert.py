@@ -1,14 +1,13 @@
 """Upserts, single and bulk: the row with that unique key is changed, or created; which of the two is told."""
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
-from dataflow.dialect import Convert, Program, Rows
+from dataflow.dialect import Program, Rows
 from dataflow.errors import Problem, UniqueError
 from dataflow.filters import bucket, shape
 from dataflow.plan import changes as ch
@@ -241,14 +240,12 @@ class _Group:
         plan, encoder: of these columns.
         indexes: places of the rows in the input.
         rows: the rows.
-        keys: their keys, encoded.
     """
 
     plan: BulkPlan
     encoder: rw.RowEncoder
     indexes: Sequence[int]
     rows: Sequence[Mapping[str, Any]]
-    keys: Sequence[tuple[Any, ...]]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -256,7 +253,7 @@ class _Group:
     def part(self, start: int, stop: int) -> "_Group":
         """Return some of the rows."""
         cut = slice(start, stop)
-        return attrs.evolve(self, indexes=self.indexes[cut], rows=self.rows[cut], keys=self.keys[cut])
+        return attrs.evolve(self, indexes=self.indexes[cut], rows=self.rows[cut])
 
 
 class BulkUpsert(BulkWriting):
@@ -276,7 +273,7 @@ class BulkUpsert(BulkWriting):
         kept = self._distinct(keys, key, self.choice(options, "on_duplicate", ("error", "last")))
         tally = Tally(ids=[None] * len(rows))
         bodies = (
-            self._write(part, rows, keys, shared, key, batch, extra, tally, call, ids=ids)
+            self._write(part, rows, shared, key, batch, extra, tally, call, ids=ids)
             for _, part in self.groups(kept, every)
         )
         yield from self.in_transactions(call, bodies, tally, every)
@@ -358,10 +355,11 @@ class BulkUpsert(BulkWriting):
         raise self.bound.refuse(problems, self.name)
 
     def _write(
-        self, kept: Sequence[int], rows: Sequence[Mapping[str, Any]], keys: Sequence[tuple[Any, ...]],
-        shared: Mapping[str, Any], key: tuple[str, ...], batch: Batch, extra: Any, tally: Tally, call: Call, *, ids: bool,
+        self, kept: Sequence[int], rows: Sequence[Mapping[str, Any]],
+        shared: Mapping[str, Any], key: tuple[str, ...], batch: Batch, extra: Any, tally: Tally, call: Call,
+        *, ids: bool,
     ) -> Program[None]:  # fmt: skip
-        for names, indexes in _alike(kept, rows):
+        for names, indexes in rw.alike(kept, rows):
             given = names | set(shared)
             plan: BulkPlan = self.bound.plans.get(
                 ("bulk_upsert", given, key, batch, ids, extra),
@@ -372,7 +370,6 @@ class BulkUpsert(BulkWriting):
                 self.encoder(plan, shared, call, names),
                 indexes,
                 [rows[index] for index in indexes],
-                [keys[index] for index in indexes],
             )
             if plan.plain:
                 yield from self._batch(group, key, extra, tally, call, ids=ids)
@@ -380,8 +377,7 @@ class BulkUpsert(BulkWriting):
             for start in range(0, len(group), batch.size):
                 yield from self._batch(group.part(start, start + batch.size), key, extra, tally, call, ids=ids)
 
-    def _compile(self, given: set[str], key: tuple[str, ...], batch: Batch, extra: Any, *, ids: bool
-    ) -> BulkPlan:
+    def _compile(self, given: set[str], key: tuple[str, ...], batch: Batch, extra: Any, *, ids: bool) -> BulkPlan:
         builder = PlanBuilder(self.bound, self.name, "insert", options=dict(extra)).apply_features()
         table = builder.table
         change = PlanBuilder(self.bound, self.name, "update", options=dict(extra), table=table, root=builder)
@@ -412,21 +408,27 @@ class BulkUpsert(BulkWriting):
     def _batch(
         self, group: _Group, key: tuple[str, ...], extra: Any, tally: Tally, call: Call, *, ids: bool
     ) -> Program[None]:
+        plan, dialect = group.plan, self.bound.core.dialect
+        places = [group.encoder.names.index(name) for name in key]
+        stored: list[tuple[Any, ...]] = []  # keys as they are written; features may change them
+
         def encode(start: int, stop: int) -> list[list[Any]]:
             try:
-                return group.encoder.columns(group.rows[start:stop])
+                columns = group.encoder.columns(group.rows[start:stop])
             except ValueRefused:
                 faults = group.encoder.faults(group.rows[start:stop], group.indexes[start:stop])
                 raise self.bound.refuse(faults, self.name) from None
+            stored.extend(zip(*[columns[place] for place in places], strict=True))
+            return columns
 
-        plan, dialect = group.plan, self.bound.core.dialect
         rows = Rows(len(group), encode)
-        counted = not plan.told and plan.insert.generated is not None and plan.insert.generated not in plan.insert.columns
+        counted = not plan.told and plan.insert.generated not in (None, *plan.insert.columns)
         existing = highest = 0
         if counted:
             highest = yield from self._highest(extra, call)
         elif not plan.told:
-            existing = yield from self._existing(group.keys, key, extra, call)
+            rows = Rows.of(list(rows))
+            existing = yield from self._existing(stored, key, extra, call)
         if plan.plain:
             written, returned = yield from plan.write_all(dialect, rows, call)
         else:
@@ -442,17 +444,24 @@ class BulkUpsert(BulkWriting):
         tally.updated += existing
         tally.done += written
         if ids:
-            self._note_ids(group, key, returned, tally)
+            self._note_ids(group, stored, key, returned, tally)
 
-    def _note_ids(self, group: _Group, key: tuple[str, ...], returned: Sequence[Any], tally: Tally) -> None:
+    def _note_ids(
+        self,
+        group: _Group,
+        stored: Sequence[tuple[Any, ...]],
+        key: tuple[str, ...],
+        returned: Sequence[Any],
+        tally: Tally,
+    ) -> None:
         names = group.plan.returned
         pk = [names.index(name) for name in self.bound.spec.primary_key]
         at = [len(names) - 1 - names[::-1].index(name) for name in key]
         # a driver may give back what equals nothing that was passed (datetime.max): compare what both mean
         decoders = [self.bound.core.dialect.decoder(self.bound.fields[name].type) for name in key]
-        by_key = {_meant([row[i] for i in at], decoders): group.plan.decode(row) for row in returned}
-        for index, found in zip(group.indexes, group.keys, strict=True):
-            record = by_key[_meant(found, decoders)]
+        by_key = {rw.meant([row[i] for i in at], decoders): group.plan.decode(row) for row in returned}
+        for index, found in zip(group.indexes, stored, strict=True):
+            record = by_key[rw.meant(found, decoders)]
             identity = tuple(record[names[i]] for i in pk)
             tally.ids[index] = identity[0] if len(identity) == 1 else identity
 
@@ -517,21 +526,6 @@ class BulkUpsert(BulkWriting):
             ]))  # fmt: skip
         statement = builder.restrict(sa.select(sa.func.count()).select_from(table))
         return builder.compile(statement, operands=size if len(names) > 1 else 1)
-
-
-def _alike(kept: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> list[tuple[frozenset[str], Sequence[int]]]:
-    """Group rows that give the same columns: (names, places of the rows)."""
-    first = rows[kept[0]].keys() if kept else ()
-    if all(rows[index].keys() == first for index in kept):
-        return [(frozenset(first), kept)] if kept else []
-    groups: dict[frozenset[str], list[int]] = {}
-    for index in kept:
-        groups.setdefault(frozenset(rows[index]), []).append(index)
-    return list(groups.items())
-
-
-def _meant(values: Sequence[Any], decoders: Sequence[Convert | None]) -> tuple[Any, ...]:
-    return tuple(value if decode is None else decode(value) for value, decode in zip(values, decoders, strict=True))
 
 
 def _part(position: int) -> Any:

@@ -9,15 +9,18 @@ from hashlib import md5
 from itertools import groupby
 from typing import Any
 
+import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from dataflow.dialect import COPY, COUNT, Command, Dialect, Insert, Program, Rows
+from dataflow.dialect import COPY, COUNT, ROWS_TABLE, Command, Dialect, Insert, Joined, Program, Rows
 
 COPY_FROM = 50
 """Rows from which COPY pays off: it needs a second round trip."""
 STAGE_FROM = 500
 """Rows from which a temporary table pays off: it has to be made."""
+UNNESTED_AT_ONCE = 50_000
+"""Rows that a statement takes as arrays, so that memory stays bounded."""
 _JUMP = 1000
 _PARAMETER = re.compile(r"\$(\d+)")
 
@@ -161,6 +164,25 @@ class Bulk(Dialect):
             written += done
             returned += found
         return written, returned
+
+    def with_rows(self, joined: Joined, rows: Rows, most_parameters: int) -> Program[list[Any]]:
+        """Hand the rows over as arrays, one a column."""
+        if any(isinstance(kind, pg.ARRAY) for kind in joined.types):  # arrays cannot be unnested by rows
+            return (yield from super().with_rows(joined, rows, most_parameters))
+        own = len(joined.arguments)
+        arrays = ", ".join(f"${own + i}::{self.type_text(kind)}[]" for i, kind in enumerate(joined.types, 1))
+        names = ", ".join(f"c{place}" for place in range(len(joined.types)))
+        sql = f"WITH {ROWS_TABLE}({names}) AS (SELECT * FROM unnest({arrays})) {joined.command.sql}"  # noqa: S608
+        command = attrs.evolve(joined.command, sql=sql)
+        size = joined.batch_size or UNNESTED_AT_ONCE
+        replies = []
+        for start in range(0, len(rows), size):
+            columns = rows.columns(start, min(start + size, len(rows)))
+            replies.append((yield command, [*joined.arguments, *columns]))
+        return replies
+
+    def typed_placeholder(self, position: int, kind: sa.types.TypeEngine[Any]) -> str:
+        return f"${position}::{self.type_text(kind)}"
 
     @staticmethod
     def _sent(sql: str, arguments: list[Any], insert: Insert) -> Program[tuple[int, list[Any]]]:

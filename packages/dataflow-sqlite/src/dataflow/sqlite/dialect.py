@@ -22,7 +22,20 @@ from sqlalchemy.sql import ColumnElement
 from dataflow import regex
 from dataflow import types as t
 from dataflow.config import Config, DatabaseURL
-from dataflow.dialect import COUNT, ROWS, Bind, ColumnInfo, Command, Convert, Database, Dialect, Insert, Program, Rows
+from dataflow.dialect import (
+    COUNT,
+    ROWS,
+    Bind,
+    ColumnInfo,
+    Command,
+    Convert,
+    Database,
+    Dialect,
+    Insert,
+    Program,
+    Rows,
+    interleaved,
+)
 from dataflow.fields import UNSET, FieldSpec
 from dataflow.jsontext import dump_json, load_json
 from dataflow.model import ModelSpec
@@ -348,7 +361,7 @@ class SQLite(Dialect):
         full = Command(_values(insert, size), ROWS if insert.returning else COUNT, writes=True)
         for start in range(0, len(rows), size):
             count = min(size, len(rows) - start)
-            arguments = _interleaved(rows.columns(start, start + count), count, width)
+            arguments = interleaved(rows.columns(start, start + count), count)
             command = full if count == size else attrs.evolve(full, sql=_values(insert, count))
             reply = yield command, [*arguments, *insert.arguments] if insert.arguments else arguments
             if insert.returning:
@@ -361,14 +374,6 @@ class SQLite(Dialect):
 
 def _values(insert: Insert, count: int) -> str:
     return insert.head + ", ".join([insert.group] * count) + insert.tail
-
-
-def _interleaved(columns: Sequence[Sequence[Any]], count: int, width: int) -> list[Any]:
-    """Put columns side by side: the arguments of a statement with a parenthesis for each row."""
-    flat: list[Any] = [None] * (count * width)
-    for place, column in enumerate(columns):
-        flat[place::width] = column
-    return flat
 
 
 def _total(op: str, column: ColumnElement[Any], storage: str) -> ColumnElement[Any]:
