@@ -166,9 +166,8 @@ class Work:
         """Return the median time per row."""
 
         async def call(params: dict[str, Any]) -> Mapping[str, Any]:
-            options = {
-                f"_{name}": value for name, value in params.items()
-            }  # as a field of the model has the name `data`
+            # The model has a field `data`, so options are written with an underscore, as `express` does.
+            options = {f"_{name}": value for name, value in params.items()}
             result: Mapping[str, Any] = await db.express.call(self.operation, "Reading", **options)
             return result
 
@@ -228,9 +227,9 @@ class Table:
         return [{"id": key} for key in created["ids"]]
 
     def _one(self) -> dict[str, Work]:
-        def upserts(rows: list[dict[str, Any]]) -> Callable[[], Awaitable[Params]]:
+        def upserts(given: list[dict[str, Any]]) -> Callable[[], Awaitable[Params]]:
             update = {"label": "changed"}
-            return _given([{"where": {"code": row["code"]}, "create": row, "update": update} for row in rows])
+            return _given([{"where": {"code": row["code"]}, "create": row, "update": update} for row in given])
 
         first = (self.size - 1000) // 2
         few = _codes(first, 1000)

@@ -199,6 +199,14 @@ class Dialect:
         """Return what turns an accepted value (never None) into the driver's; None for identity."""
         raise NotImplementedError
 
+    def column_encoder(self, field: t.FieldType) -> "Callable[[list[Any]], list[Any]] | None":
+        """Return what does to a list of accepted values (none of them None) what `encoder` does to one, but faster.
+
+        None: `encoder` is called for each.
+        """
+        del field
+        return None
+
     def decoder(self, field: t.FieldType) -> Convert | None:
         """Return what turns the driver's value (never None) into the accepted form; None for identity."""
         raise NotImplementedError

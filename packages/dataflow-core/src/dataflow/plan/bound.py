@@ -32,7 +32,7 @@ class BoundField:
         decode: the driver's value (never None) -> what results show; None for identity.
     """
 
-    __slots__ = ("_store", "decode", "encode", "encoded", "name", "nullable", "spec", "store", "type")
+    __slots__ = ("_store", "_store_column", "decode", "encode", "encoded", "name", "nullable", "spec", "store", "type")
 
     def __init__(self, spec: FieldSpec, dialect: Dialect) -> None:
         self.spec = spec
@@ -40,6 +40,7 @@ class BoundField:
         self.type = spec.type
         self.nullable = spec.nullable
         self._store = dialect.encoder(spec.type)
+        self._store_column = dialect.column_encoder(spec.type)
         self.store: Convert = self._store or _identity
         self.encoded = False
         self.encode = self.encoder()
@@ -79,12 +80,18 @@ class BoundField:
     def column(self, values: list[Any], *extra: Convert) -> list[Any]:
         """Encode a column of values at once, as `encoder` does; `ValueRefused.index` tells which does not fit."""
         accepted = self.type.accept_column(values, nullable=self.nullable)
-        after = _chain(*extra, self._store)
-        if after is None:
-            return accepted
+        if extra or self._store_column is None:
+            after = _chain(*extra, self._store)
+            if after is None:
+                return accepted
+            if self.nullable and None in accepted:
+                return [None if value is None else after(value) for value in accepted]
+            return list(map(after, accepted))
         if self.nullable and None in accepted:
-            return [None if value is None else after(value) for value in accepted]
-        return list(map(after, accepted))
+            present = [value for value in accepted if value is not None]
+            stored = iter(self._store_column(present) if present else ())
+            return [None if value is None else next(stored) for value in accepted]
+        return self._store_column(accepted) if accepted else []
 
 
 def _identity(value: Any) -> Any:

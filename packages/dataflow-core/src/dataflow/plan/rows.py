@@ -71,9 +71,10 @@ def unknown_names(bound: BoundModel, rows: Sequence[Mapping[str, Any]], names: s
 
 def alike(kept: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> list[tuple[frozenset[str], Sequence[int]]]:
     """Group rows that give the same columns: (names, places of the rows)."""
-    first = rows[kept[0]].keys() if kept else ()
-    if all(rows[index].keys() == first for index in kept):
-        return [(frozenset(first), kept)] if kept else []
+    chosen = rows if len(kept) == len(rows) else [rows[index] for index in kept]
+    names = frozenset(given_names(chosen))
+    if set(map(len, chosen)) <= {len(names)}:
+        return [(names, kept)] if chosen else []
     groups: dict[frozenset[str], list[int]] = {}
     for index in kept:
         groups.setdefault(frozenset(rows[index]), []).append(index)

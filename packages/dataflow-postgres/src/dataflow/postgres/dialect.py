@@ -21,7 +21,7 @@ from dataflow.config import Config, DatabaseURL
 from dataflow.dialect import COUNT, ColumnInfo, Command, Convert, Database, Program
 from dataflow.errors import ConfigurationError, DatabaseTimeout, SchemaError
 from dataflow.fields import UNSET, FieldSpec
-from dataflow.jsontext import dump_json, load_json
+from dataflow.jsontext import dump_json, dump_json_column, load_json
 from dataflow.model import ModelSpec
 from dataflow.naming import snake
 from dataflow.postgres.bulk import Bulk
@@ -140,6 +140,9 @@ class PostgreSQL(Expressions, Bulk):
             inner = self.encoder(field.item)
             return None if inner is None else lambda items: [inner(item) for item in items]
         return dump_json if field.storage == "json" else None
+
+    def column_encoder(self, field: t.FieldType) -> Callable[[list[Any]], list[Any]] | None:
+        return dump_json_column if field.storage == "json" else None
 
     def decoder(self, field: t.FieldType) -> Convert | None:
         if isinstance(field, t.ArrayType):

@@ -37,7 +37,7 @@ from dataflow.dialect import (
     interleaved,
 )
 from dataflow.fields import UNSET, FieldSpec
-from dataflow.jsontext import dump_json, load_json
+from dataflow.jsontext import dump_instants, dump_json, dump_json_column, load_json
 from dataflow.model import ModelSpec
 from dataflow.sqlite.functions import decimal_text
 
@@ -117,6 +117,13 @@ class SQLite(Dialect):
             "decimal": _accepted_decimal,
             "uuid": str,
             "json": dump_json,
+        }
+        return encoders.get(field.storage)
+
+    def column_encoder(self, field: t.FieldType) -> Callable[[list[Any]], list[Any]] | None:
+        encoders: dict[str, Callable[[list[Any]], list[Any]]] = {
+            "datetime": dump_instants,
+            "json": dump_json_column,
         }
         return encoders.get(field.storage)
 
