@@ -84,6 +84,7 @@ class Core:
         self.number = next(_NUMBERS)
         self._metadata: sa.MetaData | None = None
         self.relations = Relations(self.models)
+        self._monitored = bool(settings["monitoring"])
         self._observed = bool(settings["echo"] or settings["monitoring"])
 
     # -- registration ---------------------------------------------------------------------------------------------
@@ -392,7 +393,7 @@ class Core:
 
     def count(self, bound: BoundModel, operation: str) -> None:
         """Count an operation while `monitoring` is on."""
-        if self.config["monitoring"]:
+        if self._monitored:
             key = f"{bound.name}.{operation}"
             self.stats.operations[key] = self.stats.operations.get(key, 0) + 1
 

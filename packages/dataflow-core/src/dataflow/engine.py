@@ -31,11 +31,11 @@ from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet, plugin_set
 
 if TYPE_CHECKING:
-    from dataflow.express import Express, ExpressSync
     from dataflow.workflow import Workflow, WorkflowBuilder
 
 from dataflow import instances
 from dataflow.core import Core
+from dataflow.express import Express, ExpressSync
 
 M = TypeVar("M", bound=type)
 _ANNOUNCED: set[str] = set()
@@ -194,17 +194,13 @@ class DataFlow:
         return WorkflowBuilder(self)
 
     @property
-    def express(self) -> "Express":
+    def express(self) -> Express:
         """Direct calls without a workflow: ``await db.express.create("User", {…})``."""
-        from dataflow.express import Express
-
         return Express(self)
 
     @property
-    def express_sync(self) -> "ExpressSync":
+    def express_sync(self) -> ExpressSync:
         """The same for synchronous code: ``db.express_sync.create("User", {…})``."""
-        from dataflow.express import ExpressSync
-
         return ExpressSync(self)
 
     # -- schema ---------------------------------------------------------------------------------------------------

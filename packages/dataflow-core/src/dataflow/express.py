@@ -31,8 +31,10 @@ class _Calls:
             "create", model, **_with({"values": dict(record) if isinstance(record, Mapping) else record}, options)
         )
 
-    def read(self, model: str, key: Key, **options: Any) -> Any:
-        """Return the record with that key; ``found`` tells whether it exists."""
+    def read(self, model: str, key: Key = None, **options: Any) -> Any:
+        """Return the record with that key, or the first that matches ``conditions``; ``found`` tells whether any."""
+        if key is None and options:
+            return self.call("read", model, **options)
         return self.call("read", model, _id=key, **options)
 
     def update(self, model: str, key: Key, values: Row, **options: Any) -> Any:

@@ -197,6 +197,14 @@ class FairLock:
         """Whether somebody waits."""
         return bool(self._waiters)
 
+    def _take(self, holder: str, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Take the lock if it is free."""
+        with self._mutex:
+            if self._held:
+                return False
+            self._held, self.holder, self._loop = True, holder, loop
+            return True
+
     def _enter(self, holder: str, loop: asyncio.AbstractEventLoop | None, wake: Callable[[], None]) -> bool:
         """Take the lock if it is free, else queue `wake`.
 
@@ -240,6 +248,8 @@ class FairLock:
             DatabaseTimeout: not granted in time.
             UsageError: waiting would stop an event loop on which the holder runs, or somebody ahead in the queue.
         """
+        if self._take(holder, None):
+            return
         event = threading.Event()
         wake = event.set
         if not self._enter(holder, None, wake):
@@ -256,6 +266,8 @@ class FairLock:
     async def acquire(self, holder: str, timeout: float) -> None:  # noqa: ASYNC109  # the lock words its own error
         """Wait in a task; cancellation leaves the queue. See `acquire_blocking`."""
         loop = asyncio.get_running_loop()
+        if self._take(holder, loop):
+            return
         future: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -20,18 +19,29 @@ class PlanCache(Generic[T]):
         self._size = size
         self.compilations = 0
 
-    def get(self, key: Hashable, compile_plan: Callable[[], T]) -> T:
-        """Return the plan of a shape, compiled on first use. A failing compilation leaves no trace."""
+    def peek(self, key: Hashable) -> T | None:
+        """Return the plan of a shape, if it is known."""
         plan = self._plans.get(key)
         if plan is not None:
-            with suppress(KeyError):  # another thread dropped it just now; ours is still good
+            try:  # noqa: SIM105  # contextlib.suppress costs more than all the rest
                 self._plans.move_to_end(key)
-            return plan
-        plan = compile_plan()
-        self.compilations += 1
+            except KeyError:  # another thread dropped it just now; ours is still good
+                pass
+        return plan
+
+    def put(self, key: Hashable, plan: T) -> None:
+        """Keep a plan."""
         self._plans[key] = plan
         while len(self._plans) > self._size:
             self._plans.popitem(last=False)
+
+    def get(self, key: Hashable, compile_plan: Callable[[], T]) -> T:
+        """Return the plan of a shape, compiled on first use. A failing compilation leaves no trace."""
+        plan = self.peek(key)
+        if plan is None:
+            plan = compile_plan()
+            self.compilations += 1
+            self.put(key, plan)
         return plan
 
     def clear(self) -> None:

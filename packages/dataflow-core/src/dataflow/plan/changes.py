@@ -4,8 +4,10 @@
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from datetime import datetime
 from decimal import Decimal
+from types import NoneType
 from typing import Any
 
 from dataflow.errors import Problem, suggest
@@ -17,8 +19,15 @@ from dataflow.types import ArrayType, ValueRefused, canonical_json, kind
 OPERATORS = ("$set", "$inc", "$dec", "$multiply", "$divide", "$min", "$max", "$unset", "$append")
 ARITHMETIC = ("$inc", "$dec", "$multiply", "$divide")
 ENCODED_HINT = "read the record, and write the new value"
+_PLAIN = frozenset((int, str, float, bool, NoneType, datetime))
+"""Types of values that are no operators."""
 Change = tuple[str, str, Any]
 """(field, operator, operand); a plain value has the operator "$set"."""
+
+
+def are_plain(values: Iterable[Any]) -> bool:
+    """Tell that no value can be an operator."""
+    return _PLAIN.issuperset(map(type, values))
 
 
 def read_changes(bound: BoundModel, values: Mapping[str, Any], problems: list[Problem]) -> list[Change]:
@@ -26,7 +35,9 @@ def read_changes(bound: BoundModel, values: Mapping[str, Any], problems: list[Pr
     changes: list[Change] = []
     seen: set[str] = set()
     for name, value in values.items():
-        if name in OPERATORS and isinstance(value, Mapping):
+        if type(value) in _PLAIN and name in bound.fields:
+            _add(bound, changes, seen, problems, (name, "$set", value))
+        elif name in OPERATORS and isinstance(value, Mapping):
             for field, operand in value.items():
                 _add(bound, changes, seen, problems, (field, name, operand))
         elif isinstance(name, str) and name.startswith("$"):

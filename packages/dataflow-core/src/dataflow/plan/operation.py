@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
 
 from dataflow import later
 from dataflow.dialect import Program
@@ -22,6 +23,10 @@ _DOCUMENTS = ("filter", "conditions", "where")
 DICT_HINT = "write {'field': value}"
 
 
+SCALARS = frozenset((int, str, UUID))
+"""Types of most keys."""
+
+
 class Result(dict[str, Any]):
     """A node's result: a dict, with flags and the whole also under names that no field can take.
 
@@ -33,8 +38,11 @@ class Result(dict[str, Any]):
 
     def __init__(self, values: Mapping[str, Any], status: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
-        self.status = status or {}
-        for name, flag in self.status.items():
+        if status is None:
+            self.status: Mapping[str, Any] = _NO_STATUS
+            return
+        self.status = status
+        for name, flag in status.items():
             self.setdefault(name, flag)
 
     def __missing__(self, key: str) -> Any:
@@ -46,6 +54,9 @@ class Result(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Result, (dict(self), dict(self.status)))
+
+
+_NO_STATUS: Mapping[str, Any] = {}
 
 
 class ModelOperation:
@@ -245,6 +256,8 @@ class ModelOperation:
 
     def mapping(self, options: Mapping[str, Any], *names: str) -> Mapping[str, Any] | None:
         """Read an option that is a dict, under any one of its names."""
+        if not options:
+            return None
         given = [name for name in names if options.get(name) is not None]
         if len(given) > 1:
             msg = f"{' and '.join(given)} mean the same; both were given"
@@ -283,6 +296,8 @@ class ModelOperation:
             InputError: it has the wrong form, or a part is None.
         """
         names = self.bound.spec.primary_key
+        if type(key) in SCALARS and len(names) == 1:
+            return {names[0]: key}
         if isinstance(key, Mapping):
             if set(key) != set(names):
                 msg = f"the key of {self.bound.name} is {', '.join(names)}; got {', '.join(map(str, key)) or 'nothing'}"

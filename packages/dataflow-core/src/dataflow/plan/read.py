@@ -13,10 +13,11 @@ from dataflow.filters import shape
 from dataflow.plan import include as related
 from dataflow.plan import sorting
 from dataflow.plan.builder import Plan, PlanBuilder, row_count
-from dataflow.plan.operation import ModelOperation, Result, run_plan
+from dataflow.plan.operation import SCALARS, ModelOperation, Result, run_plan
 from dataflow.session import Call
 
 MANY_ROWS = 10_000
+_FOUND = {"found": True}
 
 
 def not_found(operation: ModelOperation, by_key: bool) -> DataFlowError:  # noqa: FBT001
@@ -47,6 +48,14 @@ class Read(_Reading):
     name = "read"
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        if len(params) == 1:
+            ((name, key),) = params.items()
+            known: Plan | None = self.bound.plans.peek(("read", name, type(key)))
+            if known is not None:
+                rows = yield known.command, known.arguments([key], call)
+                if rows:
+                    return Result(known.decode(rows[0]), _FOUND)
+                return Result({self.bound.spec.primary_key[0]: key}, {"found": False})
         _, options = self.split(params)
         extra = self.shaped(options, call)
         document, by_key = self.target(options, "conditions")
@@ -55,6 +64,7 @@ class Read(_Reading):
         wanted = self.names(options, "fields"), self.names(options, "include")
         key = ("read", by_key, shape(document, operands), *wanted, extra)
         plan: _ReadPlan = self.bound.plans.get(key, lambda: self._compile(document, options, extra, by_key=by_key))
+        self._remember(params, plan, by_key=by_key)
         rows = yield from run_plan(plan.plan, operands, call)
         if not rows:
             if strict:
@@ -66,6 +76,14 @@ class Read(_Reading):
         for name in plan.hidden:
             del record[name]
         return Result(record, {"found": True})
+
+    def _remember(self, params: Mapping[str, Any], plan: "_ReadPlan", *, by_key: bool) -> None:
+        """Keep a plan for calls that give nothing but a key of the same type, which then need no look at options."""
+        if not by_key or len(params) > 1 or self.keyed or not plan.plan.plain:
+            return
+        ((name, key),) = params.items()
+        if type(key) in SCALARS and len(self.bound.spec.primary_key) == 1:
+            self.bound.plans.put(("read", name, type(key)), plan.plan)
 
     def _compile(
         self, document: Mapping[str, Any], options: Mapping[str, Any], extra: Any, *, by_key: bool

@@ -1,8 +1,9 @@
 """Writing one record: create, update, delete."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import sqlalchemy as sa
 
 from dataflow.dialect import Program
@@ -11,9 +12,12 @@ from dataflow.filters import shape
 from dataflow.plan import changes as ch
 from dataflow.plan.bound import BoundModel
 from dataflow.plan.builder import Plan, PlanBuilder
-from dataflow.plan.operation import ModelOperation, Result, run_plan
+from dataflow.plan.operation import SCALARS, ModelOperation, Result, run_plan
 from dataflow.plan.read import not_found
 from dataflow.session import Call, atomic
+
+_CREATED = {"created": True}
+_UPDATED = {"updated": 1}
 
 
 def missing_fields(operation: ModelOperation, given: Iterable[str]) -> list[Problem]:
@@ -103,15 +107,31 @@ class Create(ModelOperation):
         return [problem.where["field"] for problem in missing_fields(self, given)]  # type: ignore[misc]
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
-        fields, options = self._record(params)
-        extra = self.shaped(options, call)
-        names = tuple(fields)
-        plan: Plan = self.bound.plans.get(("create", names, extra), lambda: self._compile(fields, extra))
-        body = run_plan(plan, list(fields.values()), call)
-        rows = yield from counted(self, fields, body, call)
+        fields: Mapping[str, Any] = params
+        if len(params) == 1:
+            ((name, value),) = params.items()
+            fields = value if type(value) is dict and self.route.get(name) == "values" else params
+        plan: Plan | None = self.bound.plans.peek(("create", *fields))
+        if plan is not None:
+            rows = yield from run_plan(plan, list(fields.values()), call)
+        else:
+            fields, options = self._record(params)
+            extra = self.shaped(options, call)
+            names = tuple(fields)
+            plan = self.bound.plans.get(("create", names, extra), lambda: self._compile(fields, extra))
+            self._remember(params, fields, plan)
+            body = run_plan(plan, list(fields.values()), call)
+            rows = yield from counted(self, fields, body, call)
         result = Result(plan.decode(rows[0]))
-        result.status = {"created": True}
+        result.status = _CREATED
         return result
+
+    def _remember(self, params: Mapping[str, Any], fields: Mapping[str, Any], plan: Plan) -> None:
+        """Keep a plan for calls that give nothing but these fields: none of them a chosen id, no options."""
+        routes = {self.route[name] for name in params}
+        only_fields = routes <= {None} or (routes == {"values"} and len(params) == 1)
+        if only_fields and not self.keyed and not set(self.counted) & fields.keys():
+            self.bound.plans.put(("create", *fields), plan)
 
     def _compile(self, fields: Mapping[str, Any], extra: Any) -> Plan:
         problems = missing_fields(self, fields)
@@ -156,6 +176,14 @@ class Update(ModelOperation):
         return found
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        names, values = _flat(params)
+        known: _KeyedUpdate | None = self.bound.plans.peek(("update", *names)) if ch.are_plain(values) else None
+        if known is not None and type(values[known.place]) is known.kind:
+            key_value = values.pop(known.place)
+            rows = yield known.plan.command, known.plan.arguments([*values, key_value], call)
+            if len(rows) == 1:
+                return Result(known.plan.decode(rows[0]), _UPDATED)
+            return Result({self.bound.spec.primary_key[0]: key_value}, {"updated": 0})
         fields, options = self.split(params)
         extra = self.shaped(options, call)
         strict = self.flag(options, "raise_on_not_found")
@@ -164,12 +192,30 @@ class Update(ModelOperation):
         operands: list[Any] = []
         key = ("update", ch.change_shape(found, operands), shape(document, operands), extra)
         plan: Plan = self.bound.plans.get(key, lambda: self._compile(found, document, len(operands), extra))
+        if by_key and ch.are_plain(values):
+            self._remember(params, names, values, plan)
         rows = yield from run_plan(plan, operands, call)
         if not rows:
             if strict:
                 raise not_found(self, by_key)
             return Result(document if by_key else {}, {"updated": 0})
+        if len(rows) == 1:
+            return Result(plan.decode(rows[0]), {"updated": 1})
         return Result(min(map(plan.decode, rows), key=self.rank), {"updated": len(rows)})
+
+    def _remember(
+        self, params: Mapping[str, Any], names: Sequence[Hashable], values: Sequence[Any], plan: Plan
+    ) -> None:
+        """Keep a plan for calls that give nothing but a key and plain values of the same fields."""
+        routes = [self.route[name] for name in params]
+        flat = set(routes) == {"id", None} and len(values) == len(params)
+        nested = len(routes) == 2 and set(routes) in ({"id", "values"}, {"id", "fields"})
+        if not (flat or nested) or routes.count("id") != 1 or len(self.bound.spec.primary_key) > 1:
+            return
+        place = 0 if routes[0] == "id" else len(values) - 1 if nested else routes.index("id")
+        kind = type(values[place])
+        if kind in SCALARS and plan.plain and not self.keyed:
+            self.bound.plans.put(("update", *names), _KeyedUpdate(plan, place, kind))
 
     def _compile(self, found: list[ch.Change], document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
         problems = ch.change_problems(self.bound, found)
@@ -183,6 +229,29 @@ class Update(ModelOperation):
         statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
         statement = statement.returning(*builder.returned(columns))
         return builder.compile(statement, operands=operands, columns=columns)
+
+
+@attrs.frozen
+class _KeyedUpdate:
+    """A plan for a key and plain values: the place of the key among them, and its type."""
+
+    plan: Plan
+    place: int
+    kind: type
+
+
+def _flat(params: Mapping[str, Any]) -> tuple[list[Hashable], list[Any]]:
+    """Return the structure of parameters, down to the names in a dict, and their values."""
+    names: list[Hashable] = []
+    values: list[Any] = []
+    for name, value in params.items():
+        if type(value) is dict:
+            names.append((name, *value))
+            values += value.values()
+        else:
+            names.append(name)
+            values.append(value)
+    return names, values
 
 
 class Delete(ModelOperation):

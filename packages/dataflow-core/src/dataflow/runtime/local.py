@@ -9,7 +9,7 @@ import inspect
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +31,7 @@ from dataflow.runtime.steps import (
 )
 from dataflow.session import CURRENT_RUN, Run
 from dataflow.workflow import Workflow, WorkflowBuilder
-from dataflow.workflow.tasks import DatabaseTask, PythonTask, ScopeTask, Task
+from dataflow.workflow.tasks import ScopeTask, Task, stretches
 
 Parameters = Mapping[str, Mapping[str, Any]] | None
 Results = dict[str, Any]
@@ -91,9 +91,9 @@ class AsyncLocalRuntime(_Options):
         limit = contextlib.nullcontext() if self.timeout is None else asyncio.timeout(self.timeout)
         try:
             async with limit:
-                await _ensure(checked.tasks)
+                await _ensure(checked)
                 if self.max_concurrency == 1:
-                    await _drive(steps(checked.tasks, state), state)
+                    await _drive(steps(checked.stretches, state), state)
                 else:
                     await _branches(checked, state, self.max_concurrency)
         except TimeoutError as error:
@@ -137,16 +137,16 @@ class LocalRuntime(_Options):
             UsageError: called where waiting would stop the loop that has to do the work.
         """
         checked = _checked(workflow)
-        if self.max_concurrency > 1 or self.timeout is not None or not _may_block(checked.tasks):
+        if self.max_concurrency > 1 or self.timeout is not None or not checked.blocking:
             runtime = AsyncLocalRuntime(
                 max_concurrency=self.max_concurrency, timeout=self.timeout, progress=self.progress
             )
             return _loop.run(runtime.execute_async(checked, parameters))
         given = checked.check_parameters(parameters)
         state = RunState(Run(uuid.uuid4().hex), {}, given, self.progress)
-        _ensure_blocking(checked.tasks)
+        _ensure_blocking(checked)
         try:
-            copy_context().run(_drive_blocking, steps(checked.tasks, state), state)
+            copy_context().run(_drive_blocking, steps(checked.stretches, state), state)
         except NodeFailed as failed:
             raise execution_error(failed, state) from failed.cause
         return state.results, state.run.id
@@ -160,34 +160,22 @@ class LocalRuntime(_Options):
         return None
 
 
-def _may_block(tasks: Sequence[Task]) -> bool:
-    """Tell whether the calling thread can run everything itself."""
-    for task in tasks:
-        if task.core is not None and not task.core.database.blocking:
-            return False
-        if isinstance(task, PythonTask) and task.is_async:
-            return False
-        if isinstance(task, ScopeTask) and task.options.timeout is not None:
-            return False
-    return True
-
-
-def _models(tasks: Sequence[Task]) -> dict[Any, list[Any]]:
+def _models(workflow: Workflow) -> dict[Any, list[Any]]:
     """Return database -> models whose tables a run needs and which are not known to exist."""
     found: dict[Any, list[Any]] = {}
-    for task in tasks:
-        if isinstance(task, DatabaseTask) and task.bound is not None and not task.bound.ready:
-            found.setdefault(task.core, []).append(task.bound)
+    for model in workflow.models:
+        if not model.ready:
+            found.setdefault(model.core, []).append(model)
     return found
 
 
-async def _ensure(tasks: Sequence[Task]) -> None:
-    for core, models in _models(tasks).items():
+async def _ensure(workflow: Workflow) -> None:
+    for core, models in _models(workflow).items():
         await core.ensure(models)
 
 
-def _ensure_blocking(tasks: Sequence[Task]) -> None:
-    for core, models in _models(tasks).items():
+def _ensure_blocking(workflow: Workflow) -> None:
+    for core, models in _models(workflow).items():
         core.ensure_blocking(models)
 
 
@@ -359,7 +347,7 @@ async def _branches(workflow: Workflow, state: RunState, most: int) -> None:
         async with slots:
             run = Run(state.run.id)
             branch = RunState(run, state.results, state.parameters, state.progress)
-            await _drive(steps(units[index], branch), branch)
+            await _drive(steps(stretches(units[index]), branch), branch)
         done[index].set()
 
     try:

@@ -4,7 +4,7 @@ Consecutive database nodes of one database are one program, which crosses to the
 is given back before a node that is no database operation, unless a transaction scope is open.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ class NodeEvent:
     result: Mapping[str, Any] | None = None
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Lease:
     """Effect: lease a connection; the reply is the session."""
 
@@ -50,7 +50,7 @@ class Lease:
     holder: str
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Drive:
     """Effect: run a program on a session; the reply is its result."""
 
@@ -58,14 +58,14 @@ class Drive:
     program: Program[Any]
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Release:
     """Effect: give a session back, rolled back where a transaction is open."""
 
     session: Session
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class CallPython:
     """Effect: call a custom node; the reply is its result."""
 
@@ -134,12 +134,16 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
 
     It stops early when somebody waits for the connection, so that a long workflow does not starve others.
     """
+    core, run, watched = tasks[0].core, state.run, state.progress is not None
+    assert core is not None
     for done, task in enumerate(tasks, 1):
-        call = Call(task.core, task.id, ambient=state.ambient)  # type: ignore[arg-type]
-        call.run = state.run
+        call = Call(core, task.id, ambient=state.ambient)
+        call.run = run
         call.session = session
-        start = perf_counter() if state.progress is not None else 0.0
-        state.tell(task, "running")
+        start = 0.0
+        if watched:
+            start = perf_counter()
+            state.tell(task, "running")
         try:
             program = task.program(state.inputs(task), call)
             result = yield from undone(program, session) if scoped else program
@@ -147,16 +151,18 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
             raise
         except BaseException as error:
             if not scoped:  # what is left is of transactions that the node has committed
-                state.run.remember(task.core, call.after_commit)
+                run.remember(core, call.after_commit)
             state.tell(task, "failed", start)
             if task.bound is not None and isinstance(error, DataFlowError):
                 error.at(model=task.bound.name, operation=task.spec.operation)
             raise NodeFailed(task, error) from error
         state.results[task.id] = result
-        state.run.remember(task.core, call.after_commit)
-        if task.bound is not None and task.core is not None:
-            task.core.count(task.bound, task.spec.operation)
-        state.tell(task, "done", start, result)
+        if call.after_commit:
+            run.remember(core, call.after_commit)
+        if task.bound is not None:
+            core.count(task.bound, task.spec.operation)
+        if watched:
+            state.tell(task, "done", start, result)
         if not scoped and session.contended and done < len(tasks):
             return done
     return len(tasks)
@@ -177,29 +183,15 @@ def _send(sql: str) -> Program[None]:
     yield Command(sql, COUNT), ()
 
 
-def _stretches(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
-    """Cut tasks into stretches: consecutive database nodes of one database, or a single other node."""
-    start = 0
-    for index in range(1, len(tasks) + 1):
-        if index < len(tasks) and _together(tasks[index - 1], tasks[index]):
-            continue
-        yield tasks[start:index]
-        start = index
-
-
-def _together(one: Task, other: Task) -> bool:
-    return isinstance(one, DatabaseTask) and isinstance(other, DatabaseTask) and one.core is other.core
-
-
-def steps(tasks: Sequence[Task], state: RunState) -> Steps:
-    """Run tasks in order.
+def steps(stretches: Sequence[Sequence[Task]], state: RunState) -> Steps:
+    """Run the stretches of a workflow in order.
 
     Raises:
         NodeFailed: a node failed; open transactions are rolled back, or committed where their scope says so.
     """
     scopes: dict[Core, ScopeTask] = {}
     try:
-        for stretch in _stretches(tasks):
+        for stretch in stretches:
             first = stretch[0]
             if isinstance(first, ScopeTask):
                 yield from _open_scope(first, state, scopes)

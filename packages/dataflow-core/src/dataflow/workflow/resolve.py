@@ -1,6 +1,5 @@
 """Which node type a name means, and on which instance."""
 
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from dataflow.nodes.sql import SQLNode
 from dataflow.operations import KINDS
 from dataflow.plugins.manager import plugin_set
 from dataflow.plugins.specs import NodeSpec, load
-from dataflow.workflow.tasks import CONTROL, ModelTask, PythonTask, ScopeTask, SQLTask, Task
+from dataflow.workflow.tasks import CONTROL, ModelTask, PythonTask, ScopeTask, SQLTask, Task, shape_of
 
 if TYPE_CHECKING:
     from dataflow.workflow.graph import NodeRecord
@@ -56,8 +55,8 @@ class Resolver:
         if bound is None:
             cls = load(spec.implementation)
             for control in ("database", "_database"):
-                if control not in inspect.signature(cls).parameters:
-                    constants.pop(control, None)
+                if control in constants and control not in shape_of(cls).constructor.parameters:
+                    del constants[control]
             return PythonTask(record.id, name, db, constants, spec, cls=cls)
         operation = bound.operation(spec.operation)
         _drop_control(constants, operation.route if hasattr(operation, "route") else {})

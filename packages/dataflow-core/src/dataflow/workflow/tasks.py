@@ -1,7 +1,8 @@
 """Tasks: nodes resolved for running. One generic task serves every generated operation."""
 
 import inspect
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -48,6 +49,11 @@ class Task:
         return None if self.db is None else self.db.core
 
     @property
+    def may_block(self) -> bool:
+        """Whether the calling thread can run it itself."""
+        return self.db is None or self.db.core.database.blocking
+
+    @property
     def parameters(self) -> set[str]:
         """Names of the inputs it takes."""
         return {parameter.name for parameter in self.spec.parameters}
@@ -74,7 +80,10 @@ class Task:
         """Merge constants, parameters of this run, and what is connected."""
         if not self.wiring:
             return {**self.constants, **extra} if extra else self.constants
-        return {**self.constants, **extra, **{name: results[source][output] for source, output, name in self.wiring}}
+        inputs = {**self.constants, **extra}
+        for source, output, name in self.wiring:
+            inputs[name] = results[source][output]
+        return inputs
 
 
 @attrs.define(eq=False)
@@ -121,8 +130,58 @@ class ScopeTask(Task):
     members: tuple[str, ...] = ()
     last: str = ""
 
+    @property
+    def may_block(self) -> bool:
+        return self.options.timeout is None and Task.may_block.fget(self)  # type: ignore[attr-defined, no-any-return]
+
     def check(self) -> list[Problem]:
         return unknown_parameters(self)
+
+
+@attrs.frozen
+class Shape:
+    """What a node class looks like to a task.
+
+    Attributes:
+        method: "run" or "execute".
+        is_async: whether that is a coroutine function.
+        names: the inputs it takes; None: any.
+        required: those without a default.
+        constructor: what its constructor takes.
+    """
+
+    method: str
+    is_async: bool
+    names: frozenset[str] | None
+    required: tuple[str, ...]
+    constructor: inspect.Signature
+
+
+_SHAPES: "weakref.WeakKeyDictionary[type, Shape]" = weakref.WeakKeyDictionary()
+
+
+def shape_of(cls: type) -> Shape:
+    """Look at a node class, once."""
+    found = _SHAPES.get(cls)
+    if found is None:
+        method = "run" if hasattr(cls, "run") else "execute"
+        function = getattr(cls, method)
+        parameters = inspect.signature(function).parameters
+        open_ended = method == "execute" or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        found = _SHAPES[cls] = Shape(
+            method,
+            inspect.iscoroutinefunction(function),
+            None if open_ended else frozenset(parameters) - {"self"},
+            ()
+            if open_ended
+            else tuple(
+                p.name
+                for p in parameters.values()
+                if p.default is p.empty and p.name != "self" and p.kind is not p.VAR_POSITIONAL
+            ),
+            inspect.signature(cls),
+        )
+    return found
 
 
 @attrs.define(eq=False)
@@ -130,52 +189,63 @@ class PythonTask(Task):
     """A custom node."""
 
     cls: type[BaseDataFlowNode] = BaseDataFlowNode
-    method: str = "execute"
-    is_async: bool = False
-    names: frozenset[str] | None = None
+    shape: "Shape" = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.method = "run" if hasattr(self.cls, "run") else "execute"
-        function = getattr(self.cls, self.method)
-        self.is_async = inspect.iscoroutinefunction(function)
-        parameters = inspect.signature(function).parameters
-        if self.method == "run" and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            self.names = frozenset(parameters) - {"self"}
+        self.shape = shape_of(self.cls)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its method is a coroutine function."""
+        return self.shape.is_async
+
+    @property
+    def may_block(self) -> bool:
+        return not self.shape.is_async and Task.may_block.fget(self)  # type: ignore[attr-defined, no-any-return]
 
     def accepts(self, name: str) -> bool:
-        return self.names is None or name in self.names
+        return self.shape.names is None or name in self.shape.names
 
     def missing(self, given: set[str]) -> list[str]:
-        if self.names is None:
-            return []
-        parameters = inspect.signature(getattr(self.cls, self.method)).parameters.values()
-        needed = [
-            p.name for p in parameters if p.default is p.empty and p.name != "self" and p.kind is not p.VAR_POSITIONAL
-        ]
-        return [name for name in needed if name not in given]
+        return [name for name in self.shape.required if name not in given]
 
     def check(self) -> list[Problem]:
         try:
-            inspect.signature(self.cls).bind(self.id, **self.constants)
+            self.shape.constructor.bind(self.id, **self.constants)
         except TypeError as error:
             return [Problem("bad-node", f"{self.type} cannot be made with these params: {error}", "see its __init__")]
         return []
 
     def inputs(self, results: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
         """Merge the inputs; constants are copied, so that no run changes what the next one gets."""
-        connected = {name: results[source][output] for source, output, name in self.wiring}
-        return {**plain_copy(self.constants), **extra, **connected}
+        inputs = plain_copy(self.constants) if self.constants else {}
+        inputs.update(extra)
+        for source, output, name in self.wiring:
+            inputs[name] = results[source][output]
+        return inputs  # type: ignore[no-any-return]
 
     def call(self, inputs: Mapping[str, Any], *, caller_thread: bool) -> Any:
         """Make the node and call it; returns its result, or an awaitable if it is async."""
-        node = self.cls(self.id, **plain_copy(self.constants))
+        node = self.cls(self.id, **plain_copy(self.constants)) if self.constants else self.cls(self.id)
         node._on_caller_thread = caller_thread  # noqa: SLF001
         if self.db is not None:
             node.db = self.db
-        if self.method == "execute":
+        if self.shape.method == "execute":
             return node.execute(dict(inputs))
-        chosen = inputs if self.names is None else {k: v for k, v in inputs.items() if k in self.names}
-        return node.run(**chosen)  # type: ignore[attr-defined]
+        names = self.shape.names
+        return node.run(**(inputs if names is None else {k: v for k, v in inputs.items() if k in names}))  # type: ignore[attr-defined]
+
+
+def stretches(tasks: Sequence[Task]) -> tuple[Sequence[Task], ...]:
+    """Cut tasks into stretches: consecutive database nodes of one database, or a single other node."""
+    found: list[list[Task]] = []
+    for task in tasks:
+        before = found[-1][-1] if found else None
+        if isinstance(before, DatabaseTask) and isinstance(task, DatabaseTask) and before.core is task.core:
+            found[-1].append(task)
+        else:
+            found.append([task])
+    return tuple(found)
 
 
 def unknown_parameters(task: Task) -> list[Problem]:

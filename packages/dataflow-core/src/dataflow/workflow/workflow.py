@@ -1,6 +1,6 @@
 """Workflow: frozen, checked, ready to run; JSON is its durable form."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -9,10 +9,11 @@ from dataflow.errors import InputError, WorkflowExecutionError, suggest
 from dataflow.wire import from_wire, to_wire
 from dataflow.workflow.graph import Connection, NodeRecord
 from dataflow.workflow.pictures import PictureEdge, PictureNode, State, to_mermaid, to_svg
-from dataflow.workflow.tasks import Task
+from dataflow.workflow.tasks import DatabaseTask, Task, stretches
 
 if TYPE_CHECKING:
     from dataflow.engine import DataFlow
+    from dataflow.plan.bound import BoundModel
 
 FORMAT = 1
 
@@ -26,12 +27,25 @@ class Workflow:
         connections: as the user added them.
         tasks: the resolved nodes, in the order they run.
         inputs: node id -> required inputs that `execute(parameters=…)` must supply.
+        stretches: the tasks, cut where a run gives its connection back: consecutive database nodes of one database, or
+            a single other node.
+        models: the models whose tables a run needs.
+        blocking: whether the calling thread can run everything itself.
     """
 
     nodes: tuple[NodeRecord, ...]
     connections: tuple[Connection, ...]
     tasks: tuple[Task, ...]
     inputs: Mapping[str, tuple[str, ...]]
+    stretches: tuple[Sequence[Task], ...] = attrs.field(init=False)
+    models: "tuple[BoundModel, ...]" = attrs.field(init=False)
+    blocking: bool = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        models = {task.bound: None for task in self.tasks if isinstance(task, DatabaseTask) and task.bound is not None}
+        object.__setattr__(self, "stretches", stretches(self.tasks))
+        object.__setattr__(self, "models", tuple(models))
+        object.__setattr__(self, "blocking", all(task.may_block for task in self.tasks))
 
     def __repr__(self) -> str:
         return f"<Workflow of {len(self.nodes)} nodes, {len(self.connections)} connections>"
@@ -42,6 +56,8 @@ class Workflow:
         Raises:
             InputError: a node or input is unknown, or a required input is not supplied.
         """
+        if not parameters and not self.inputs and (parameters is None or type(parameters) is dict):
+            return {}
         given: Mapping[str, Mapping[str, Any]] = parameters or {}
         tasks = {task.id: task for task in self.tasks}
         if not isinstance(given, Mapping) or not all(isinstance(values, Mapping) for values in given.values()):

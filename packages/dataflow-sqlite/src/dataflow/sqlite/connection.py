@@ -22,7 +22,7 @@ from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowErr
 from dataflow.session import FairLock
 from dataflow.sqlite.errors import translate
 from dataflow.sqlite.functions import install
-from dataflow.sqlite.session import SQLiteSession
+from dataflow.sqlite.session import SIGNALS_EVERY, SQLiteSession, Turn, watch
 
 OLDEST = (3, 37, 0)
 """STRICT tables came with SQLite 3.37, RETURNING with 3.35."""
@@ -33,7 +33,13 @@ _ABANDONED: list[Any] = []  # connections of a parent process: using or closing 
 
 
 class Link:
-    """One sqlite3 connection, opened on first use, with its lock and its aiosqlite thread."""
+    """One sqlite3 connection, opened on first use, with its lock and its aiosqlite thread.
+
+    Attributes:
+        lock: whose the connection is.
+        guard: held while a program runs on it.
+        turn: the program that runs on it; changed under `turning`.
+    """
 
     def __init__(self, path: str, config: Config, *, reads_only: bool) -> None:
         self.path = path
@@ -41,6 +47,8 @@ class Link:
         self.reads_only = reads_only
         self.lock = FairLock(f"the {'reader' if reads_only else 'writer'} of {os.path.basename(path)}")
         self.guard = threading.Lock()
+        self.turning = threading.Lock()
+        self.turn: Turn | None = None
         self.raw: sqlite3.Connection | None = None
         self.aio: aiosqlite.Connection | None = None
         self.max_parameters = 999
@@ -83,6 +91,7 @@ class Link:
             raw.close()
             raise
         self.max_parameters = raw.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+        raw.set_progress_handler(watch(self).__next__, SIGNALS_EVERY)
         return raw
 
     def prepare(self, raw: sqlite3.Connection) -> None:
@@ -149,7 +158,7 @@ class Link:
                 _CROSSED.add(os.path.realpath(self.path))
             self.raw = None
         self.lock.reset()
-        self.guard = threading.Lock()
+        self.guard, self.turning, self.turn = threading.Lock(), threading.Lock(), None
 
 
 _USUAL = {

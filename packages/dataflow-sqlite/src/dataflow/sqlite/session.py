@@ -6,13 +6,12 @@ Knows the link it leases only by its parts (`raw`, `aio`, `guard`, `lock`); open
 import asyncio
 import re
 import sqlite3
-import threading
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiosqlite
 
-from dataflow.dialect import COUNT, MANY, Command, Program
+from dataflow.dialect import COUNT, MANY, ROWS, Command, Program
 from dataflow.errors import DataFlowError, InputError, QueryError, UsageError
 from dataflow.sqlite.errors import translate
 from dataflow.sqlite.functions import Refused
@@ -24,7 +23,7 @@ T = TypeVar("T")
 _STATEFUL = re.compile(r"pragma|attach|detach|temp", re.IGNORECASE)
 """Words without which SQL of the user's own leaves a connection as it was."""
 _UNDO = ("ROLLBACK", "RELEASE")
-_SIGNALS_EVERY = 200_000
+SIGNALS_EVERY = 200_000
 """Steps of SQLite's machine (some milliseconds) after which Ctrl-C is looked for."""
 
 
@@ -32,39 +31,30 @@ class _Cancelled(BaseException):
     """The program was cancelled; thrown into it, so that it undoes what it began."""
 
 
-class _Turn:
-    """One program on its way through a connection: whether it runs there now, and what is to stop it."""
+class Turn:
+    """One program on its way through a connection: what is to stop it."""
 
-    __slots__ = ("_mutex", "_raw", "stop")
+    __slots__ = ("stop",)
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._raw: sqlite3.Connection | None = None
         self.stop: BaseException | None = None
 
-    def runs_on(self, raw: sqlite3.Connection | None) -> None:
-        """Note that the program starts on a connection, or has ended."""
-        with self._mutex:
-            self._raw = raw
 
-    def cancel(self) -> None:
-        """Stop the program, and interrupt the statement under way if it is its own."""
-        with self._mutex:
-            self.stop = _Cancelled()
-            if self._raw is not None:
-                self._raw.interrupt()
+def watch(link: "Link") -> Generator[int, None, None]:
+    """Serve as a connection's progress handler: signal handlers run meanwhile, and what they raise stops the turn.
 
-    def watch(self) -> Generator[int, None, None]:
-        """Serve as a progress handler: Python runs signal handlers while this runs, and what they raise stops us."""
-        while True:
-            try:
-                while True:
-                    yield 0
-            except GeneratorExit:
-                return
-            except BaseException as error:  # noqa: BLE001  # sqlite3 would drop it
-                self.stop = error
-                yield 1
+    Ctrl-C interrupts a statement that way in the main thread; in other threads Python runs no signal handlers.
+    """
+    while True:
+        try:
+            while True:
+                yield 0
+        except GeneratorExit:
+            return
+        except BaseException as error:  # noqa: BLE001  # sqlite3 would drop it
+            if link.turn is not None:
+                link.turn.stop = error
+            yield 1
 
 
 class SQLiteSession:
@@ -90,27 +80,31 @@ class SQLiteSession:
         """Whether somebody waits for this connection."""
         return self._link.lock.contended
 
-    def _drive(self, program: Program[T], turn: _Turn, *, watch: bool = False) -> T:
+    def _drive(self, program: Program[T], turn: Turn) -> T:
         """Run a program to its end on the connection, in whichever thread this is."""
-        with self._link.guard:
-            raw = self._link.raw
+        link = self._link
+        with link.guard:
+            raw = link.raw
             if raw is None:
                 program.close()
                 msg = "the database was closed while an operation ran"
                 raise UsageError(msg, hint="close it after the last operation", code="closed")
-            turn.runs_on(raw)
-            if watch:
-                handler = turn.watch()
-                raw.set_progress_handler(handler.__next__, _SIGNALS_EVERY)
+            link.turn = turn
             try:
                 return self._steps(raw, program, turn)
             finally:
-                turn.runs_on(None)
-                if watch:
-                    raw.set_progress_handler(None, 0)
-                    handler.close()
+                with link.turning:
+                    link.turn = None
 
-    def _steps(self, raw: sqlite3.Connection, program: Program[T], turn: _Turn) -> T:
+    def _stop(self, turn: Turn) -> None:
+        """Stop a program, and interrupt the statement under way if it is its own."""
+        link = self._link
+        turn.stop = _Cancelled()
+        with link.turning:
+            if link.turn is turn and link.raw is not None:
+                link.raw.interrupt()
+
+    def _steps(self, raw: sqlite3.Connection, program: Program[T], turn: Turn) -> T:
         try:
             command, arguments = next(program)
             while True:
@@ -143,19 +137,20 @@ class SQLiteSession:
                 return 0
             msg = "the database rolled the transaction back after an earlier error"
             raise QueryError(msg, hint="let that error end the transaction, then run it again", code="rolled-back")
+        if command.returns is ROWS and not command.named:
+            return raw.execute(command.sql, arguments).fetchall()
         if command.returns is COUNT:
-            return raw.execute(command.sql, arguments).rowcount
+            changed = raw.execute(command.sql, arguments).rowcount
+            return _changes(raw) if changed < 0 and command.writes else changed
         if command.returns is MANY:
             return raw.executemany(command.sql, arguments).rowcount
-        self._dirty = self._dirty or (command.named and _STATEFUL.search(command.sql) is not None)
+        self._dirty = self._dirty or _STATEFUL.search(command.sql) is not None
         before = raw.total_changes
         cursor = raw.execute(command.sql, arguments)
         rows = cursor.fetchall()
-        if not command.named:
-            return rows
         changed = cursor.rowcount
-        if changed < 0 and raw.total_changes > before:  # WITH … INSERT: sqlite3 does not count
-            changed = raw.execute("SELECT changes()").fetchone()[0]
+        if changed < 0 and raw.total_changes > before:
+            changed = _changes(raw)
         return [column[0] for column in cursor.description or ()], rows, changed
 
     def _explained(self, error: Exception) -> DataFlowError:
@@ -167,17 +162,17 @@ class SQLiteSession:
         """Run a program on aiosqlite's thread, in one hop; cancellation interrupts it and waits until it stopped."""
         aio = self._link.aio
         assert aio is not None
-        turn = _Turn()
+        turn = Turn()
         try:
             return await aio._execute(self._drive, program, turn)  # type: ignore[no-any-return,no-untyped-call]  # noqa: SLF001
         except asyncio.CancelledError:
-            turn.cancel()
+            self._stop(turn)
             await _drained(aio)
             raise
 
     def run_blocking(self, program: Program[T]) -> T:
         """Run a program in the calling thread; in the main thread, Ctrl-C interrupts its statement."""
-        return self._drive(program, _Turn(), watch=threading.current_thread() is threading.main_thread())
+        return self._drive(program, Turn())
 
     def _clean(self) -> None:
         self._over = True
@@ -207,6 +202,11 @@ class SQLiteSession:
             self._link.lock.release()
 
     abandon = release_blocking
+
+
+def _changes(raw: sqlite3.Connection) -> int:
+    """Return what the last statement changed; sqlite3 does not count where it begins with WITH."""
+    return int(raw.execute("SELECT changes()").fetchone()[0])
 
 
 async def _drained(aio: aiosqlite.Connection) -> None:
