@@ -82,6 +82,8 @@ class Core:
         self.started = False
         self.closed = False
         self.number = next(_NUMBERS)
+        self._tables: dict[str, str] = {}
+        self._indexes: dict[str, str] = {}
         self._metadata: sa.MetaData | None = None
         self.relations = Relations(self.models)
         self._monitored = bool(settings["monitoring"])
@@ -131,6 +133,8 @@ class Core:
             error.at(model=spec.name)
             raise
         self.classes[spec.name] = cls
+        self._tables[spec.table.lower()] = spec.name
+        self._indexes |= {index.name.lower(): spec.name for index in spec.indexes}
         for node in nodes.values():
             bound.nodes[node.type] = node
             self.node_types[node.type] = (bound, node)
@@ -166,23 +170,23 @@ class Core:
             raise ModelError(
                 msg, hint="rename one, or register it on another DataFlow", where=where, code="duplicate-model"
             )
-        for other in self.models.values():
-            if other.spec.table.lower() == spec.table.lower():
-                msg = f"the models {other.name} and {spec.name} share the table {spec.table!r}"
-                hint = f"set __tablename__ on {spec.name}"
-                raise ModelError(msg, hint=hint, where=where, code="duplicate-table")
-        taken = {index.name.lower(): model.name for model in self.models.values() for index in model.spec.indexes}
-        taken |= {model.spec.table.lower(): model.name for model in self.models.values()}
-        taken[spec.table.lower()] = spec.name
+        table = spec.table.lower()
+        if table in self._tables:
+            msg = f"the models {self._tables[table]} and {spec.name} share the table {spec.table!r}"
+            hint = f"set __tablename__ on {spec.name}"
+            raise ModelError(msg, hint=hint, where=where, code="duplicate-table")
+        own = {table}
         for index in spec.indexes:
             if len(index.name.encode()) > LONGEST_NAME:
                 msg = f"the index name {index.name!r} is longer than {LONGEST_NAME} bytes"
                 raise ModelError(msg, hint="shorten it (PostgreSQL's limit for identifiers)", where=where)
-            if index.name.lower() in taken:
-                msg = f"the index name {index.name!r} is taken by model {taken[index.name.lower()]}"
+            name = index.name.lower()
+            owner = spec.name if name in own else self._tables.get(name) or self._indexes.get(name)
+            if owner is not None:
+                msg = f"the index name {index.name!r} is taken by model {owner}"
                 hint = "names of indexes and tables are global in a schema, whatever their case: rename it"
                 raise ModelError(msg, hint=hint, where=where, code="duplicate-index")
-            taken[index.name.lower()] = spec.name
+            own.add(name)
 
     def refuse_taken_node(self, name: str, what: str) -> None:
         if name in self.node_types or name in self.plugins.workflow_nodes:

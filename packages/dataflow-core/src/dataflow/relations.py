@@ -17,7 +17,9 @@ class Relations:
 
     def __init__(self, models: Mapping[str, BoundModel]) -> None:
         self.models = models
+        self._called: dict[str, str] = {}
         self._waiting: dict[str, list[tuple[str, str, Relation]]] = {}
+        self._made: list[tuple[BoundModel, str]] = []
 
     def add(self, bound: BoundModel) -> None:
         """Connect a new model with those that are there, in both directions.
@@ -25,35 +27,38 @@ class Relations:
         Raises:
             ModelError: a relation cannot be made; then none is.
         """
-        before = [(model, dict(model.relations)) for model in self.models.values()]
-        waiting = {name: list(entries) for name, entries in self._waiting.items()}
+        self._made = []
+        folded = _folded(bound.name)
+        first = self._called.setdefault(folded, bound.name) == bound.name
+        waited = self._waiting.pop(folded, [])
         try:
-            self._add(bound)
+            self._add(bound, waited)
         except ModelError:
-            for model, relations in before:
-                model.relations = relations
-            self._waiting = waiting
+            for model, relation in self._made:
+                del model.relations[relation]
+            for entries in self._waiting.values():
+                entries[:] = [entry for entry in entries if entry[0] != bound.name]
+            if waited:
+                self._waiting[folded] = waited
+            if first:
+                del self._called[folded]
             raise
 
-    def _add(self, bound: BoundModel) -> None:
+    def _add(self, bound: BoundModel, waited: list[tuple[str, str, Relation]]) -> None:
         for name, field in bound.spec.fields.items():
             declared = field.relation
             if declared is None and name.endswith("_id") and field.origin == "user":
                 declared = Relation(name.removesuffix("_id"))
             if declared is None:
                 continue
-            target = self._model_called(declared.model)
+            target = self._called.get(_folded(declared.model))
             if target is None:
                 self._waiting.setdefault(_folded(declared.model), []).append((bound.name, name, declared))
             else:
-                self._connect(bound, name, declared, target)
-        for source, name, declared in self._waiting.pop(_folded(bound.name), []):
+                self._connect(bound, name, declared, self.models[target])
+        for source, name, declared in waited:
             if source in self.models:
                 self._connect(self.models[source], name, declared, bound)
-
-    def _model_called(self, name: str) -> BoundModel | None:
-        folded = _folded(name)
-        return next((model for model in self.models.values() if _folded(model.name) == folded), None)
 
     def _connect(self, source: BoundModel, field: str, declared: Relation, target: BoundModel) -> None:
         implicit = source.spec.fields[field].relation is None
@@ -94,10 +99,12 @@ class Relations:
         source.plans.clear()
         target.plans.clear()
 
-    @staticmethod
-    def _add_relation(model: BoundModel, relation: BoundRelation, declared: Relation, *, implicit: bool) -> None:
+    def _add_relation(
+        self, model: BoundModel, relation: BoundRelation, declared: Relation, *, implicit: bool
+    ) -> None:
         if relation.name not in model.fields and relation.name not in model.relations:
             model.relations[relation.name] = relation
+            self._made.append((model, relation.name))
             return
         if implicit and relation.name in model.fields:
             return  # a field wins its name; the relation can be declared under another

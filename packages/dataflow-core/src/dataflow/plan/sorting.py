@@ -126,4 +126,18 @@ def after(builder: PlanBuilder, sort: Sort, values: Sequence[Any], first: int) -
         if beyond is not None:
             alternatives.append(sa.and_(*equal, beyond))
         equal = [*equal, same]
-    return sa.or_(sa.false(), *alternatives)
+    beyond_all = sa.or_(sa.false(), *alternatives)
+    bound = _bound(builder, sort, values, first)
+    return beyond_all if bound is None else sa.and_(bound, beyond_all)
+
+
+def _bound(builder: PlanBuilder, sort: Sort, values: Sequence[Any], first: int) -> Any:
+    """Return what bounds the first column alone, or None: planners search an index by that, and not by alternatives."""
+    name, descending = sort[0]
+    field = builder.field(name)
+    if len(sort) == 1 or values[0] is None or (descending and field.nullable):
+        return None
+    column = builder.table.c[name]
+    ordered = builder.model.core.dialect.comparable(column, field.type)
+    parameter = builder.operand(first, field.filter_operand, name, like=column)
+    return ordered <= parameter if descending else ordered >= parameter
