@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bulk, databases, engine, frameworks, lists, single  # noqa: F401  # they register their cases
+from benchmarks import bulk, databases, engine, features, footprint, frameworks, lists, single  # noqa: F401  # they register their cases
 from benchmarks.harness import CASES, Outcome, hold, machine
 from dataflow.testing.server import ExistingServer, PostgresServer
 
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     before = machine()
     print(f"{before}\n{'microseconds per operation':58} {'dataflow':>10} {'reference':>10}  ratio  target")
     with ExitStack() as stack:
-        if any("sqlite" not in name and "engine" not in name for name in names):
+        if any("postgresql" in name for name in names):
             given = os.environ.get("DATAFLOW_TEST_POSTGRES")
             settings = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": options.commit}
             server: Any = ExistingServer(given) if given else PostgresServer(settings=settings)

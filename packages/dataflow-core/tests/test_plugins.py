@@ -1028,7 +1028,7 @@ def test_emptying_the_hints_changes_no_class_and_no_code(tmp_path, monkeypatch):
     (tmp_path / "hints.toml").write_text("")
     before = [outcome(act) for act in acts]
     with monkeypatch.context() as patch:
-        patch.setattr(hints, "files", lambda package: tmp_path)
+        patch.setattr("importlib.resources.files", lambda package: tmp_path)
         hints._table.cache_clear()
         after = [outcome(act) for act in acts]
     hints._table.cache_clear()

@@ -97,11 +97,11 @@ def _is_plain(value: Any, depth: int) -> bool:
     """Tell quickly that `_normalised` would find nothing to change; False may mean that only it can tell."""
     kind = type(value)
     if kind is str:
-        return value.isascii() and "\0" not in value
+        return bool(value.isascii()) and "\0" not in value
     if kind is int:
-        return -_SAFE_INT < value < _SAFE_INT
+        return bool(-_SAFE_INT < value < _SAFE_INT)
     if kind is float:
-        return 0 < abs(value) < _SAFE_FLOAT
+        return bool(0 < abs(value) < _SAFE_FLOAT)
     if depth == MAX_DEPTH:
         return False
     if kind is dict:

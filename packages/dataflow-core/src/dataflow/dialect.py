@@ -396,7 +396,7 @@ def interleaved(columns: "Sequence[Sequence[Any]]", count: int) -> list[Any]:
     return flat
 
 
-class Rows:
+class Rows(Sequence[tuple[Any, ...]]):
     """Rows to write, encoded while they are read, so that memory stays bounded and the server can work meanwhile.
 
     Args:
@@ -430,6 +430,13 @@ class Rows:
     def beside(self, column: "Sequence[Any]") -> "Rows":
         """Return the rows with one value more each."""
         return Rows(self._count, lambda start, stop: [*self._encode(start, stop), column[start:stop]])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self._count)
+            return list(zip(*self._encode(start, stop), strict=True))[::step] if start < stop else []
+        place = range(self._count)[index]
+        return tuple(column[0] for column in self._encode(place, place + 1))
 
     def __iter__(self) -> "Iterator[tuple[Any, ...]]":
         for start in range(0, self._count, ENCODED_AT_ONCE):

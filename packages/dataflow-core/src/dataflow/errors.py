@@ -17,7 +17,6 @@ DataFlowError
 Row values and secrets never enter a message. Driver errors are translated in the dialect only.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -27,6 +26,8 @@ import attrs
 def suggest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that was most likely meant by `name`, or None."""
     pool = list(candidates)
+    import difflib
+
     close = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)
     if close:
         return close[0]

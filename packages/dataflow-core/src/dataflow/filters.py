@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from dataflow import regex
 from dataflow import types as t
 from dataflow.errors import InputError, Problem, suggest
 
@@ -465,6 +464,7 @@ def _json_kind(value: Any) -> str:
 
 def _pattern(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Turn a refused pattern into a refused value."""
+    from dataflow import regex
 
     def encode(value: Any) -> Any:
         try:

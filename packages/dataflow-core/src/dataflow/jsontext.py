@@ -1,18 +1,30 @@
 """JSON as text, written the one way it is stored, and read exactly.
 
-The codec is msgspec's: of the fast ones it is the one that reads and writes integers of any size without loss. A module
-of its own, because `import dataflow` must not load it.
+The codec is msgspec's: of the fast ones it is the one that reads and writes integers of any size without loss. It
+loads on first use.
 """
 
 import json
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from msgspec.json import Decoder, Encoder
+if TYPE_CHECKING:
+    from msgspec.json import Decoder, Encoder
 
-_encoder = Encoder(order="sorted")
-_decode: Callable[[str], Any] = Decoder().decode
+
+@cache
+def _encoder() -> "Encoder":
+    from msgspec.json import Encoder
+
+    return Encoder(order="sorted")
+
+
+@cache
+def _decoder() -> "Decoder[Any]":
+    from msgspec.json import Decoder
+
+    return Decoder()
 
 
 def dump_json(value: Any) -> str:
@@ -21,17 +33,17 @@ def dump_json(value: Any) -> str:
     Args:
         value: as `dataflow.canonical.canonical_json` returns it; of anything else nothing is checked.
     """
-    return _encoder.encode(value).decode()
+    return _encoder().encode(value).decode()
 
 
 def dump_json_column(values: list[Any]) -> list[str]:
     """Write many values as `dump_json` does, in one call of the codec."""
-    return _encoder.encode_lines(values).decode().split("\n")[:-1]
+    return _encoder().encode_lines(values).decode().split("\n")[:-1]
 
 
 def dump_instants(values: list[datetime]) -> list[str]:
     """Write aware UTC datetimes as ``isoformat(timespec="microseconds")`` does, in one call of the codec."""
-    texts = _encoder.encode(values).decode()[2:-2].split('","')
+    texts = _encoder().encode(values).decode()[2:-2].split('","')
     return [f"{text[:-1]}+00:00" if len(text) == _WITH_FRACTION else f"{text[:-1]}.000000+00:00" for text in texts]
 
 
@@ -45,6 +57,6 @@ def load_json(text: str) -> Any:
         ValueError: it is not JSON.
     """
     try:
-        return _decode(text)
+        return _decoder().decode(text)
     except Exception:  # noqa: BLE001  # msgspec's errors have no common base that is a ValueError
         return json.loads(text)

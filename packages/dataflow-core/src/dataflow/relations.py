@@ -99,9 +99,7 @@ class Relations:
         source.plans.clear()
         target.plans.clear()
 
-    def _add_relation(
-        self, model: BoundModel, relation: BoundRelation, declared: Relation, *, implicit: bool
-    ) -> None:
+    def _add_relation(self, model: BoundModel, relation: BoundRelation, declared: Relation, *, implicit: bool) -> None:
         if relation.name not in model.fields and relation.name not in model.relations:
             model.relations[relation.name] = relation
             self._made.append((model, relation.name))

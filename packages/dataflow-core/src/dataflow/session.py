@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow import _log, _loop
@@ -121,6 +122,14 @@ class Call:
         return self._now
 
 
+@lru_cache(maxsize=256)
+def savepoint(name: str) -> tuple[Command, Command, Command]:
+    """Return the commands that set a savepoint, roll back to it, and release it."""
+    texts = (f"SAVEPOINT {name}", f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}")
+    begin, rollback, release = (Command(text, COUNT) for text in texts)
+    return begin, rollback, release
+
+
 COMMIT = Command("COMMIT", COUNT)
 ROLLBACK = Command("ROLLBACK", COUNT)
 
@@ -132,9 +141,8 @@ def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Pro
     noted = len(call.after_commit)
     undo: tuple[Command, ...]
     if depth:
-        name = f"df_{depth}"
-        begin, commit = Command(f"SAVEPOINT {name}", COUNT), Command(f"RELEASE SAVEPOINT {name}", COUNT)
-        undo = (Command(f"ROLLBACK TO SAVEPOINT {name}", COUNT), commit)
+        begin, rollback, commit = savepoint(f"df_{depth}")
+        undo = (rollback, commit)
     else:
         begin, commit = call.core.dialect.begin(isolation, write=True), COMMIT
         undo = (ROLLBACK,)
@@ -158,17 +166,17 @@ def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Pro
 
 def undone(program: Program[T], session: Session) -> Program[T]:
     """Run part of an open transaction so that only this part is undone when it fails."""
-    name = f"df_node_{session.depth}"
-    yield Command(f"SAVEPOINT {name}", COUNT), ()
+    begin, rollback, release = savepoint(f"df_node_{session.depth}")
+    yield begin, ()
     try:
         result = yield from program
     except GeneratorExit:
         raise
     except BaseException:
-        yield Command(f"ROLLBACK TO SAVEPOINT {name}", COUNT), ()
-        yield Command(f"RELEASE SAVEPOINT {name}", COUNT), ()
+        yield rollback, ()
+        yield release, ()
         raise
-    yield Command(f"RELEASE SAVEPOINT {name}", COUNT), ()
+    yield release, ()
     return result
 
 

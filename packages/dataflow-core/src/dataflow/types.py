@@ -92,8 +92,20 @@ class FieldType:
         return not kinds or (nullable and kinds == {NoneType})
 
 
-@attrs.frozen
-class IntType(FieldType):
+class _Plain(FieldType):
+    """A type without parameters: all its instances are equal."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class IntType(_Plain):
     """64-bit integers."""
 
     name: ClassVar[str] = "int"
@@ -119,8 +131,7 @@ class IntType(FieldType):
         return FieldType.accept_column(self, values, nullable=nullable)
 
 
-@attrs.frozen
-class FloatType(FieldType):
+class FloatType(_Plain):
     """Finite 64-bit floats; -0.0 is stored as 0.0."""
 
     name: ClassVar[str] = "float"
@@ -150,8 +161,7 @@ class FloatType(FieldType):
         return FieldType.accept_column(self, values, nullable=nullable)
 
 
-@attrs.frozen
-class StrType(FieldType):
+class StrType(_Plain):
     """Unlimited text; everything Unicode but NUL and lone surrogates, which no database can hold."""
 
     name: ClassVar[str] = "str"
@@ -172,8 +182,7 @@ class StrType(FieldType):
         return FieldType.accept_column(self, values, nullable=nullable)
 
 
-@attrs.frozen
-class BoolType(FieldType):
+class BoolType(_Plain):
     """True and False; not 0 and 1."""
 
     name: ClassVar[str] = "bool"
@@ -191,8 +200,7 @@ class BoolType(FieldType):
         return FieldType.accept_column(self, values, nullable=nullable)
 
 
-@attrs.frozen
-class BytesType(FieldType):
+class BytesType(_Plain):
     """Binary data."""
 
     name: ClassVar[str] = "bytes"
@@ -250,8 +258,7 @@ class DateTimeType(FieldType):
         return self.accept(value if value.tzinfo else value.replace(tzinfo=UTC))
 
 
-@attrs.frozen
-class DateType(FieldType):
+class DateType(_Plain):
     """Calendar days."""
 
     name: ClassVar[str] = "date"
@@ -277,8 +284,7 @@ class DateType(FieldType):
             raise ValueRefused(msg, "write '2025-01-31'") from None
 
 
-@attrs.frozen
-class TimeType(FieldType):
+class TimeType(_Plain):
     """Wall-clock times without offset."""
 
     name: ClassVar[str] = "time"
@@ -301,8 +307,7 @@ class TimeType(FieldType):
             raise ValueRefused(msg, "write '12:30:00'") from None
 
 
-@attrs.frozen
-class DecimalType(FieldType):
+class DecimalType(_Plain):
     """Exact decimals, without trailing zeros and without exponent.
 
     The limits (131,072 digits before the point, 16,383 after) are PostgreSQL's for `numeric`.
@@ -321,8 +326,7 @@ class DecimalType(FieldType):
         return canonical_decimal(value)
 
 
-@attrs.frozen
-class UUIDType(FieldType):
+class UUIDType(_Plain):
     """UUIDs; text of a UUID is accepted too."""
 
     name: ClassVar[str] = "UUID"
@@ -385,8 +389,7 @@ class EnumType(FieldType):
         return self.texts.__getitem__
 
 
-@attrs.frozen
-class JsonType(FieldType):
+class JsonType(_Plain):
     """JSON documents: dict, list, str, numbers, bool, None inside; returned parsed, with sorted keys."""
 
     name: ClassVar[str] = "JSON"

@@ -5,9 +5,8 @@ SQLAlchemy Core compiles once per shape; afterwards a plan is SQL text, slots fo
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import attrs
 import sqlalchemy as sa
 
 from dataflow import later
@@ -29,17 +28,16 @@ Guard = Callable[[Call, int], None]
 Around = Callable[[Call], Any]
 
 
-@attrs.frozen(slots=True)
-class Slot:
+class Slot(NamedTuple):
     """Where one argument comes from.
 
     Attributes:
-        index: position in the call's values; binders' values follow the operands.
+        place: position in the call's values; binders' values follow the operands.
         convert: what encodes it, or None.
         label: field or path, for errors.
     """
 
-    index: int
+    place: int
     convert: Convert | None
     label: str
 
@@ -64,7 +62,7 @@ class Plan:
         self.model = builder.model
         self.operation = builder.operation
         self._slots = tuple(slots)
-        self._pairs = tuple((slot.index, slot.convert) for slot in slots)
+        self._pairs = tuple((slot.place, slot.convert) for slot in slots)
         self._binders = tuple(builder.root.binders)
         self.columns = tuple(columns)
         self.decode = builder.model.decoder(columns, builder.decodes) if columns else _no_columns
@@ -97,10 +95,10 @@ class Plan:
         for slot in self._slots:
             try:
                 if slot.convert is not None:
-                    slot.convert(values[slot.index])
+                    slot.convert(values[slot.place])
             except ValueRefused as refused:
-                if (slot.index, slot.label) not in seen:
-                    seen.add((slot.index, slot.label))
+                if (slot.place, slot.label) not in seen:
+                    seen.add((slot.place, slot.label))
                     problems.append(refused_problem(slot.label, refused))
         return self.model.refuse(problems, self.operation)
 

@@ -2,9 +2,8 @@
 
 import warnings
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 import sqlalchemy as sa
 
 from dataflow.dialect import Program
@@ -52,7 +51,7 @@ class Read(_Reading):
             ((name, key),) = params.items()
             known: Plan | None = self.bound.plans.peek(("read", name, type(key)))
             if known is not None:
-                rows = yield known.command, known.arguments([key], call)
+                rows = yield from run_plan(known, [key], call)
                 if rows:
                     return Result(known.decode(rows[0]), _FOUND)
                 return Result({self.bound.spec.primary_key[0]: key}, {"found": False})
@@ -79,7 +78,7 @@ class Read(_Reading):
 
     def _remember(self, params: Mapping[str, Any], plan: "_ReadPlan", *, by_key: bool) -> None:
         """Keep a plan for calls that give nothing but a key of the same type, which then need no look at options."""
-        if not by_key or len(params) > 1 or self.keyed or not plan.plan.plain:
+        if not by_key or len(params) > 1 or self.keyed:
             return
         ((name, key),) = params.items()
         if type(key) in SCALARS and len(self.bound.spec.primary_key) == 1:
@@ -103,15 +102,13 @@ class Read(_Reading):
         return _ReadPlan(plan, tree, hidden)
 
 
-@attrs.frozen
-class _ReadPlan:
+class _ReadPlan(NamedTuple):
     plan: Plan
     tree: related.Tree
     hidden: tuple[str, ...]
 
 
-@attrs.frozen
-class _Page:
+class _Page(NamedTuple):
     """The checked options of one list call."""
 
     sort: sorting.Sort
@@ -232,8 +229,7 @@ class List(_Reading):
         return (yield from count_rows(self, document, filter_shape, operands, extra, call))
 
 
-@attrs.frozen
-class _ListPlan:
+class _ListPlan(NamedTuple):
     plan: Plan
     tree: related.Tree
     hidden: tuple[str, ...]

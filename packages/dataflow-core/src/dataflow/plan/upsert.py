@@ -1,6 +1,7 @@
 """Upserts, single and bulk: the row with that unique key is changed, or created; which of the two is told."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
@@ -344,7 +345,7 @@ class BulkUpsert(BulkWriting):
             return range(len(keys))
         if on_duplicate == "last":
             return sorted(last.values())
-        problems = []
+        problems: list[Problem] = []
         seen: dict[tuple[Any, ...], int] = {}
         for index, found in enumerate(keys):
             if found in seen and len(problems) < rw.MOST_PROBLEMS:
@@ -377,7 +378,9 @@ class BulkUpsert(BulkWriting):
             for start in range(0, len(group), batch.size):
                 yield from self._batch(group.part(start, start + batch.size), key, extra, tally, call, ids=ids)
 
-    def _compile(self, given: set[str], key: tuple[str, ...], batch: Batch, extra: Any, *, ids: bool) -> BulkPlan:
+    def _compile(
+        self, given: AbstractSet[str], key: tuple[str, ...], batch: Batch, extra: Any, *, ids: bool
+    ) -> BulkPlan:
         builder = PlanBuilder(self.bound, self.name, "insert", options=dict(extra)).apply_features()
         table = builder.table
         change = PlanBuilder(self.bound, self.name, "update", options=dict(extra), table=table, root=builder)

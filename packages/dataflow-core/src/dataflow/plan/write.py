@@ -1,9 +1,8 @@
 """Writing one record: create, update, delete."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 import sqlalchemy as sa
 
 from dataflow.dialect import Program
@@ -180,7 +179,7 @@ class Update(ModelOperation):
         known: _KeyedUpdate | None = self.bound.plans.peek(("update", *names)) if ch.are_plain(values) else None
         if known is not None and type(values[known.place]) is known.kind:
             key_value = values.pop(known.place)
-            rows = yield known.plan.command, known.plan.arguments([*values, key_value], call)
+            rows = yield from run_plan(known.plan, [*values, key_value], call)
             if len(rows) == 1:
                 return Result(known.plan.decode(rows[0]), _UPDATED)
             return Result({self.bound.spec.primary_key[0]: key_value}, {"updated": 0})
@@ -214,7 +213,7 @@ class Update(ModelOperation):
             return
         place = 0 if routes[0] == "id" else len(values) - 1 if nested else routes.index("id")
         kind = type(values[place])
-        if kind in SCALARS and plan.plain and not self.keyed:
+        if kind in SCALARS and not self.keyed:
             self.bound.plans.put(("update", *names), _KeyedUpdate(plan, place, kind))
 
     def _compile(self, found: list[ch.Change], document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
@@ -231,8 +230,7 @@ class Update(ModelOperation):
         return builder.compile(statement, operands=operands, columns=columns)
 
 
-@attrs.frozen
-class _KeyedUpdate:
+class _KeyedUpdate(NamedTuple):
     """A plan for a key and plain values: the place of the key among them, and its type."""
 
     plan: Plan

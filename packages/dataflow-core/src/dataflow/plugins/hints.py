@@ -1,8 +1,6 @@
 """Texts that name the extra to install. Read only while an error is composed; behaviour never depends on it."""
 
-import tomllib
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 INSTALL = "pip install 'workflow-dataflow[{extra}]'"
@@ -13,6 +11,9 @@ CHECKOUT = "not on the public index yet: pip install ./packages/dataflow-{extra}
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, dict[str, Any]]:
+    import tomllib
+    from importlib.resources import files
+
     return tomllib.loads(files("dataflow.plugins").joinpath("hints.toml").read_text(encoding="utf-8"))
 
 

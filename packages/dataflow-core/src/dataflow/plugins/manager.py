@@ -5,10 +5,11 @@ Nothing here is called while an operation runs.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, entry_points
 from typing import Any, TypeVar
 
 import attrs
@@ -83,11 +84,20 @@ class PluginInfo:
     hooks: tuple[str, ...] = ()
 
 
-@attrs.frozen
 class _Candidate:
-    name: str
-    distribution: str
-    load: Callable[[], Any]
+    """A plugin to load; what is known of its distribution is read only when it is told, for that takes milliseconds."""
+
+    def __init__(self, name: str, load: Callable[[], Any], *, installed: Distribution | str | None = None) -> None:
+        self.name = name
+        self.load = load
+        self.installed = installed
+
+    @cached_property
+    def distribution(self) -> str:
+        """Name and version of what it comes from; "" for objects."""
+        if self.installed is None or isinstance(self.installed, str):
+            return self.installed or ""
+        return f"{self.installed.name} {self.installed.version}"
 
     @property
     def source(self) -> str:
@@ -100,7 +110,7 @@ class _Candidate:
     @property
     def off(self) -> str:
         """Say how to do without it."""
-        if not self.distribution:
+        if self.installed is None:
             return "leave it out of DataFlow(plugins=[…])"
         return f"disable it with DATAFLOW_DISABLE_PLUGINS={self.name} or DataFlow(disable={{{self.name!r}}})"
 
@@ -109,12 +119,10 @@ def _itself(plugin: Any) -> Any:
     return plugin
 
 
-def _distribution(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else ""
-
-
 def _installed() -> list[_Candidate]:
-    return [_Candidate(point.name, _distribution(point), point.load) for point in entry_points(group=GROUP)]
+    found = [_Candidate(point.name, point.load, installed=point.dist or "") for point in entry_points(group=GROUP)]
+    times = Counter(candidate.name for candidate in found)
+    return sorted(found, key=lambda found: (found.name, found.distribution if times[found.name] > 1 else ""))
 
 
 def _names(variable: str) -> frozenset[str] | None:
@@ -203,24 +211,25 @@ class PluginSet:
 
         self.pm = pluggy.PluginManager("dataflow")
         self.pm.add_hookspecs(hookspecs)
-        self.infos: list[PluginInfo] = []
+        self._found: list[tuple[_Candidate, str, str, tuple[str, ...]]] = []
         self._candidates: dict[str, _Candidate] = {}
-        self._register(_Candidate(CORE, "workflow-dataflow-core", lambda: _builtin))
-        candidates = sorted(_installed(), key=lambda c: (c.name, c.distribution))
+        self._register(_Candidate(CORE, lambda: _builtin, installed="workflow-dataflow-core"))
+        candidates = _installed()
         objects = [
-            _Candidate(str(getattr(plugin, "__name__", type(plugin).__name__)), "", partial(_itself, plugin))
+            _Candidate(str(getattr(plugin, "__name__", type(plugin).__name__)), partial(_itself, plugin))
             for plugin in extra
         ]
         candidates += sorted(objects, key=lambda c: c.name)
         for name, error in _unknown_names(only, disabled, candidates):
             if strict:
                 raise error
-            self.infos.append(PluginInfo(name, "", "broken", f"{error.message} (fix: {error.hint})"))
+            nothing = _Candidate(name, partial(_itself, None))
+            self._found.append((nothing, "broken", f"{error.message} (fix: {error.hint})", ()))
         for candidate in candidates:
-            wanted = not candidate.distribution or only is None or candidate.name in only
+            wanted = candidate.installed is None or only is None or candidate.name in only
             if candidate.name in disabled or not wanted:
                 reason = "disabled by name" if candidate.name in disabled else "not among the plugins asked for"
-                self.infos.append(PluginInfo(candidate.name, candidate.distribution, "disabled", reason))
+                self._found.append((candidate, "disabled", reason, ()))
                 continue
             try:
                 self._register(candidate)
@@ -228,7 +237,7 @@ class PluginSet:
                 if strict:
                     raise
                 reason = f"{error.message} (fix: {error.hint})"
-                self.infos.append(PluginInfo(candidate.name, candidate.distribution, "broken", reason))
+                self._found.append((candidate, "broken", reason, ()))
 
     def _register(self, candidate: _Candidate) -> None:
         try:
@@ -246,7 +255,7 @@ class PluginSet:
             msg = f"two plugins are called {candidate.name!r}: from {first.source} and from {candidate.source}"
             both = "it" if first.name == CORE else "both"
             hint = f"uninstall one of them, or disable {both} with DATAFLOW_DISABLE_PLUGINS={candidate.name}"
-            raise PluginConflictError(msg, hint=hint if candidate.distribution else candidate.off)
+            raise PluginConflictError(msg, hint=candidate.off if candidate.installed is None else hint)
         known = self.pm.get_name(plugin)
         if known is not None:
             msg = f"{candidate.label} is active already, as {known!r} ({self._candidates[known].source})"
@@ -260,7 +269,15 @@ class PluginSet:
             msg = f"{candidate.label} misuses a hook: {' '.join(str(error).split())}"
             raise PluginLoadError(msg, hint=f"see dataflow.plugins.hookspecs, or {candidate.off}") from error
         self._candidates[candidate.name] = candidate
-        self.infos.append(PluginInfo(candidate.name, candidate.distribution, "active", "", hooks))
+        self._found.append((candidate, "active", "", hooks))
+
+    @property
+    def infos(self) -> list[PluginInfo]:
+        """What is known of each plugin, installed or passed."""
+        return [
+            PluginInfo(found.name, found.distribution, state, reason, hooks)
+            for found, state, reason, hooks in self._found
+        ]
 
     def source(self, plugin: Any) -> str:
         """Name the distribution a plugin, or the plugin of that name, came from."""

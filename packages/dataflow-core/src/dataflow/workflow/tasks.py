@@ -51,7 +51,7 @@ class Task:
     @property
     def may_block(self) -> bool:
         """Whether the calling thread can run it itself."""
-        return self.db is None or self.db.core.database.blocking
+        return _calls_may_block(self)
 
     @property
     def parameters(self) -> set[str]:
@@ -84,6 +84,10 @@ class Task:
         for source, output, name in self.wiring:
             inputs[name] = results[source][output]
         return inputs
+
+
+def _calls_may_block(task: Task) -> bool:
+    return task.db is None or task.db.core.database.blocking
 
 
 @attrs.define(eq=False)
@@ -132,7 +136,7 @@ class ScopeTask(Task):
 
     @property
     def may_block(self) -> bool:
-        return self.options.timeout is None and Task.may_block.fget(self)  # type: ignore[attr-defined, no-any-return]
+        return self.options.timeout is None and _calls_may_block(self)
 
     def check(self) -> list[Problem]:
         return unknown_parameters(self)
@@ -201,7 +205,7 @@ class PythonTask(Task):
 
     @property
     def may_block(self) -> bool:
-        return not self.shape.is_async and Task.may_block.fget(self)  # type: ignore[attr-defined, no-any-return]
+        return not self.shape.is_async and _calls_may_block(self)
 
     def accepts(self, name: str) -> bool:
         return self.shape.names is None or name in self.shape.names
@@ -222,7 +226,7 @@ class PythonTask(Task):
         inputs.update(extra)
         for source, output, name in self.wiring:
             inputs[name] = results[source][output]
-        return inputs  # type: ignore[no-any-return]
+        return inputs
 
     def call(self, inputs: Mapping[str, Any], *, caller_thread: bool) -> Any:
         """Make the node and call it; returns its result, or an awaitable if it is async."""

@@ -41,6 +41,7 @@ _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
     "enum": pg.TEXT(collation="C"),
     "json": pg.JSONB(),
 }
+_BEGIN = Command("BEGIN", COUNT)
 _SCHEMA_LOCK = 7_022_315_511_034_981  # any number; the same for every process that creates tables
 _EXACT = Context(prec=150_000, Emax=999_999, Emin=-999_999)
 
@@ -260,7 +261,7 @@ class PostgreSQL(Expressions, Bulk):
     def begin(self, isolation: str | None, *, write: bool) -> Command:
         del write  # a reading transaction may be continued by a writing node
         if isolation is None:
-            return Command("BEGIN", COUNT)
+            return _BEGIN
         if isolation not in self.isolation_levels:
             raise ConfigurationError("there is no such isolation level", code="bad-parameter")
         return Command(f"BEGIN ISOLATION LEVEL {isolation.replace('_', ' ')}", COUNT)

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.sql import ColumnElement
 
-from dataflow import regex
 from dataflow import types as t
 from dataflow.dialect import Bind, Convert, Dialect
 from dataflow.jsontext import dump_json
@@ -59,6 +58,8 @@ class Expressions(Dialect):
             return sa.func.starts_with(text, _text(bind(None)), type_=sa.Boolean())
         if op == "$endswith":
             return sa.func.right(text, sa.func.length(_text(bind(None)))) == _text(bind(None))
+        from dataflow import regex
+
         patterns: dict[str, Convert] = {
             "$ilike": lambda s: regex.like_pattern(s).to_postgres(ignore_case=True),
             "$regex": regex.postgres_pattern,

@@ -28,6 +28,8 @@ from dataflow.session import CURRENT_RUN
 
 IDLE_UNCHECKED = 1.0
 """Seconds that a connection may lie idle without being checked before use (`pool_pre_ping`)."""
+OVERFLOW_IDLE = 2.0
+"""Seconds that a connection beyond `pool_size` lies idle before it is closed: opening one takes milliseconds."""
 CHECKING = 5.0
 """Seconds that an idle connection gets to answer."""
 _RESET = """\
@@ -101,6 +103,7 @@ class Pool:
         self._places = 0  # in use; somebody waits only while all are
         self._waiting: deque[asyncio.Future[Link | None]] = deque()
         self._vacated = asyncio.Event()
+        self._shrinking: asyncio.TimerHandle | None = None
         self._guard: AsyncGenerator[None, None] | None = None
         self._farewells: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -237,11 +240,26 @@ class Pool:
         link.holder = ""
         if link not in self._links:  # dropped meanwhile, by closing or in a loop that did not run
             self._offer(None)
-        elif (self._places > self.size and not self._waiting) or not self._is_good(link):
+        elif not self._is_good(link):
             self._drop(link)
             self._offer(None)
         else:
             self._offer(link)
+            if self._places > self.size and self._idle and self._shrinking is None:
+                self._shrinking = self.loop.call_later(OVERFLOW_IDLE, self._shrink)
+
+    def _shrink(self) -> None:
+        """Close connections beyond `pool_size` that nobody has needed for a while."""
+        self._shrinking = None
+        if self.closed:
+            return
+        until = monotonic() - OVERFLOW_IDLE
+        for link in [link for link in self._idle if link.idle_since <= until][: max(self._places - self.size, 0)]:
+            self._idle.remove(link)  # those used last stay
+            self._drop(link)
+            self._offer(None)
+        if self._places > self.size and self._idle:
+            self._shrinking = self.loop.call_later(OVERFLOW_IDLE, self._shrink)
 
     def lose(self, link: Link) -> None:
         """Take back a connection that cannot be used again."""
@@ -329,6 +347,9 @@ class Pool:
         self.closed = True
         if self.inherited:
             return
+        if self._shrinking is not None:
+            self._shrinking.cancel()
+            self._shrinking = None
         waiting, self._waiting = self._waiting, deque()
         for future in waiting:
             if not future.done():

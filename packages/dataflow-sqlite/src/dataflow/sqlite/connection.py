@@ -13,9 +13,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import Any
-
-import aiosqlite
+from typing import TYPE_CHECKING, Any
 
 from dataflow.config import Config, DatabaseURL
 from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, UsageError
@@ -23,6 +21,9 @@ from dataflow.session import FairLock
 from dataflow.sqlite.errors import translate
 from dataflow.sqlite.functions import install
 from dataflow.sqlite.session import SIGNALS_EVERY, SQLiteSession, Turn, watch
+
+if TYPE_CHECKING:
+    import aiosqlite
 
 OLDEST = (3, 37, 0)
 """STRICT tables came with SQLite 3.37, RETURNING with 3.35."""
@@ -116,11 +117,13 @@ class Link:
         if self.reads_only:
             raw.execute("PRAGMA query_only = ON")
 
-    async def open_async(self) -> aiosqlite.Connection:
+    async def open_async(self) -> "aiosqlite.Connection":
         """Open aiosqlite's thread on the same connection."""
         raw = self.open()
         self._bury()
         if self.aio is None:
+            import aiosqlite  # only coroutines need it
+
             aio = aiosqlite.Connection(lambda: raw, 64)
             _thread_of(aio).daemon = True  # a script that never calls close() must still end
             self.aio = await aio
@@ -132,7 +135,7 @@ class Link:
             self.aio._connection = None  # noqa: SLF001  # the connection itself is ours
             self.aio = None
 
-    def take(self) -> tuple[sqlite3.Connection | None, aiosqlite.Connection | None]:
+    def take(self) -> "tuple[sqlite3.Connection | None, aiosqlite.Connection | None]":
         """Hand out the open connections for closing."""
         self._bury()
         pair = self.raw, self.aio
@@ -182,7 +185,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _thread_of(aio: aiosqlite.Connection) -> threading.Thread:
+def _thread_of(aio: "aiosqlite.Connection") -> threading.Thread:
     thread = vars(aio).get("_thread", aio)  # before aiosqlite 0.22, the connection was the thread
     assert isinstance(thread, threading.Thread)
     return thread
@@ -321,6 +324,8 @@ class SQLiteDatabase:
 
     def describe(self) -> dict[str, Any]:
         """Say where the database is and how it is set."""
+        import aiosqlite
+
         return {
             "dialect": "sqlite",
             "file": self.path,
@@ -334,7 +339,7 @@ class SQLiteDatabase:
         }
 
 
-def _close_aio(aio: aiosqlite.Connection) -> None:
+def _close_aio(aio: "aiosqlite.Connection") -> None:
     if threading.current_thread() is _thread_of(aio):  # garbage collected there: it cannot wait for itself
         aio.stop()
         return

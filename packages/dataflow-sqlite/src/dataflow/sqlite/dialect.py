@@ -19,7 +19,6 @@ from sqlalchemy.dialects import sqlite as sqlite_types
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.sql import ColumnElement
 
-from dataflow import regex
 from dataflow import types as t
 from dataflow.config import Config, DatabaseURL
 from dataflow.dialect import (
@@ -48,6 +47,7 @@ _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
     "bytes": sqlite_types.BLOB(),
 }
 _PLAIN: dict[type, t.FieldType] = {int: t.IntType(), float: t.FloatType(), str: t.StrType(), bytes: t.BytesType()}
+_BEGIN, _BEGIN_WRITE = Command("BEGIN", COUNT), Command("BEGIN IMMEDIATE", COUNT)
 _NOW_UTC = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
 _AS_TEXT: dict[str, tuple[Convert, str]] = {"float": (repr, "df_float"), "bytes": (bytes.hex, "df_bytes")}
 """How IN-lists pass what JSON would change or refuse: writer, and the SQL function that reads it."""
@@ -217,7 +217,7 @@ class SQLite(Dialect):
 
     def begin(self, isolation: str | None, *, write: bool) -> Command:
         del isolation  # SQLite's transactions are serializable, which is at least what was asked for
-        return Command("BEGIN IMMEDIATE" if write else "BEGIN", COUNT)
+        return _BEGIN_WRITE if write else _BEGIN
 
     # -- expressions ----------------------------------------------------------------------------------------------
     def comparable(self, column: ColumnElement[Any], field: t.FieldType) -> ColumnElement[Any]:
@@ -248,6 +248,8 @@ class SQLite(Dialect):
         if op in ("$startswith", "$endswith"):
             star = (lambda s: _escaped(s) + "*") if op == "$startswith" else (lambda s: "*" + _escaped(s))
             return column.op("GLOB", is_comparison=True)(bind(star))
+        from dataflow import regex
+
         patterns: dict[str, Convert] = {
             "$ilike": lambda s: regex.like_pattern(s).to_python(ignore_case=True),
             "$regex": regex.python_pattern,

@@ -9,14 +9,14 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import aiosqlite
-
 from dataflow.dialect import COUNT, MANY, ROWS, Command, Program
 from dataflow.errors import DataFlowError, InputError, QueryError, UsageError
 from dataflow.sqlite.errors import translate
 from dataflow.sqlite.functions import Refused
 
 if TYPE_CHECKING:
+    import aiosqlite
+
     from dataflow.sqlite.connection import Link
 
 T = TypeVar("T")
@@ -209,7 +209,7 @@ def _changes(raw: sqlite3.Connection) -> int:
     return int(raw.execute("SELECT changes()").fetchone()[0])
 
 
-async def _drained(aio: aiosqlite.Connection) -> None:
+async def _drained(aio: "aiosqlite.Connection") -> None:
     """Wait until what is queued for a connection's thread is done; cancelling does not shorten this."""
     while True:
         try:
