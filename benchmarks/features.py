@@ -13,9 +13,8 @@ from dataflow.plugins import hookimpl
 TENANT = contextvars.ContextVar("tenant", default="acme")
 
 
-def _changed(call: Any, rows: int) -> None:
-    if rows < 0:
-        raise AssertionError(call)
+def _conflict(call: Any, rows: int) -> None:
+    raise AssertionError(call, rows)
 
 
 class _Confined:
@@ -39,7 +38,7 @@ class _Confined:
         if plan.statement == "update":
             plan.set("tenant", lambda _call: TENANT.get())
         if plan.statement in ("update", "delete"):
-            plan.guard(_changed)
+            plan.guard(_conflict, unmatched=True)
 
 
 class _Plugin:

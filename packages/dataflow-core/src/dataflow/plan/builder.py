@@ -49,12 +49,13 @@ class Plan:
         command: what goes to the driver.
         columns: names of the returned columns.
         decode: row -> dict.
-        guards, records, notifications: what features added.
+        guards, unmatched, records, notifications: what features added.
+        plain: whether one step is all there is to it, with nothing to undo afterwards.
     """
 
     __slots__ = (
         "_binders", "_pairs", "_slots", "columns", "command", "decode", "guards", "hidden", "model",
-        "notifications", "operation", "records",
+        "notifications", "operation", "plain", "records", "unmatched",
     )  # fmt: skip
 
     def __init__(self, command: Command, slots: Sequence[Slot], builder: "PlanBuilder", columns: Sequence[str]) -> None:
@@ -67,14 +68,11 @@ class Plan:
         self.columns = tuple(columns)
         self.decode = builder.model.decoder(columns, builder.decodes) if columns else _no_columns
         self.guards = tuple(builder.guards)
+        self.unmatched = tuple(builder.unmatched)
         self.records = tuple(builder.records)
         self.notifications = tuple(builder.notifications)
         self.hidden: tuple[str, ...] = ()
-
-    @property
-    def plain(self) -> bool:
-        """Whether one step is all there is to it."""
-        return not (self.guards or self.records or self.notifications)
+        self.plain = not (self.guards or self.records or self.notifications)
 
     def arguments(self, values: list[Any], call: Call) -> list[Any]:
         """Encode a call's operands into driver arguments.
@@ -105,14 +103,14 @@ class Plan:
     def run(self, values: list[Any], call: Call) -> Program[Any]:
         """Execute: one step, then guards, records of the same transaction, and notes for after the commit."""
         reply = yield self.command, self.arguments(values, call)
-        if not self.plain:
+        if not self.plain or self.unmatched:
             yield from self.follow(reply, call)
         return reply
 
     def follow(self, reply: Any, call: Call) -> Program[None]:
         """Do what features want done after the statement."""
         changed = reply if self.command.returns == COUNT else len(reply)
-        for guard in self.guards:
+        for guard in self.guards if changed else (*self.guards, *self.unmatched):
             guard(call, changed)
         if self.records or self.notifications:
             rows = [] if self.command.returns == COUNT else [self.decode(row) for row in reply]
@@ -146,7 +144,7 @@ class PlanBuilder:
         statement: "insert", "select", "update" or "delete".
         options: the options of the call that shape SQL.
         table: the occurrence of the model's table; predicates must use its columns.
-        predicates, sets, encodes, decodes, guards, records, notifications: what has been asked for.
+        predicates, sets, encodes, decodes, guards, unmatched, records, notifications: what has been asked for.
     """
 
     def __init__(
@@ -170,6 +168,7 @@ class PlanBuilder:
         self.encodes: dict[str, list[Convert]] = {}
         self.decodes: dict[str, list[Convert]] = {}
         self.guards: list[Guard] = []
+        self.unmatched: list[Guard] = []
         self.records: list[Record] = []
         self.notifications: list[Callable[[Call, list[dict[str, Any]]], Any]] = []
         self.replacement: Callable[[PlanBuilder], Any] | None = None
@@ -227,9 +226,15 @@ class PlanBuilder:
         functions = self.decodes.setdefault(field, [])
         functions.insert(0 if self._undoing else len(functions), function)
 
-    def guard(self, function: Guard) -> None:
-        """Call ``function(call, number of rows)`` after the statement; raising undoes it."""
-        self.guards.append(function)
+    def guard(self, function: Guard, *, unmatched: bool = False) -> None:
+        """Call ``function(call, number of rows)`` after the statement; raising undoes it.
+
+        Args:
+            function: raises where the number is wrong.
+            unmatched: call it only where no row was found. Then there is nothing to undo, and a statement that needs no
+                transaction otherwise needs none for this either.
+        """
+        (self.unmatched if unmatched else self.guards).append(function)
 
     def record(self, function: Record) -> None:
         """Run the program ``function(call, rows)`` in the same transaction, after a statement that writes."""

@@ -119,6 +119,7 @@ class BulkWriting(ModelOperation):
             builder.forced(),
             builder.encodes,
             tuple(builder.guards),
+            tuple(builder.unmatched),
             tuple(builder.records),
             tuple(builder.notifications),
             tuple(builder.source(name, compiled) for name in compiled.positiontup[len(columns) :]),
@@ -197,7 +198,7 @@ class BulkPlan:
         insert: the statement's parts.
         returned: names of the returned columns.
         decode: returned row -> dict.
-        forced, encodes, guards, records, notifications: what features asked for.
+        forced, encodes, guards, unmatched, records, notifications: what features asked for.
         tail: (binder, encoder) of each parameter that follows the rows.
         told: whether each returned row ends in whether it was created.
         bare: whether a returned row holds the key, as results show it, and nothing else.
@@ -209,6 +210,7 @@ class BulkPlan:
     forced: Mapping[str, Any]
     encodes: Mapping[str, Any]
     guards: tuple[Any, ...]
+    unmatched: tuple[Any, ...]
     records: tuple[Any, ...]
     notifications: tuple[Any, ...]
     tail: tuple[tuple[Binder, Convert | None], ...] = ()
@@ -218,7 +220,7 @@ class BulkPlan:
     @property
     def plain(self) -> bool:
         """Whether no feature wants to see what was written, and the database gives every id."""
-        watched = self.guards or self.records or self.notifications
+        watched = self.guards or self.unmatched or self.records or self.notifications
         return not watched and self.insert.generated not in self.insert.columns
 
     def write(self, dialect: Dialect, rows: Sequence[Sequence[Any]], call: Call) -> Program[tuple[int, list[Any]]]:
@@ -249,7 +251,7 @@ class BulkPlan:
             highest = max((row[place] for row in rows if row[place] is not None), default=None)
             if highest is not None:
                 yield from dialect.numbered(insert.table, insert.generated, highest)
-        for guard in self.guards:
+        for guard in self.guards if written else (*self.guards, *self.unmatched):
             guard(call, written)
         if self.records or self.notifications:
             records = [self.decode(row[:-1] if self.told else row) for row in returned]

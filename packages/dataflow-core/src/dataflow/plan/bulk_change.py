@@ -232,7 +232,7 @@ class BulkUpdate(_ByFilter):
         ch.touch(builder)
         statement = builder.restrict(sa.update(table)).values(builder.sets)
         plan = self.returning(builder, statement, 0, ids=ids)
-        if not plan.plain or builder.replacement is not None:
+        if not plan.plain or plan.unmatched or builder.replacement is not None:
             return None
         return _Columns(
             plan, tuple(table.c[name].type for name in names), {name: builder.encodes.get(name, ()) for name in names}
@@ -263,7 +263,7 @@ class BulkUpdate(_ByFilter):
         updated = 0
         keys: list[Any] = [None] * len(rows)
         for plan, items in batches.values():
-            if plan.command.returns == COUNT and plan.plain:
+            if plan.command.returns == COUNT and plan.plain and not plan.unmatched:
                 updated += yield Command(plan.command.sql, MANY, writes=True), [args for _, _, args in items]
                 continue
             for index, operands, _ in items:

@@ -377,7 +377,11 @@ class ModelOperation:
 def run_plan(plan: Plan, values: list[Any], call: Call) -> Program[Any]:
     """Run a plan, in a transaction where it is more than one step."""
     if plan.plain:
-        return (yield plan.command, plan.arguments(values, call))
+        reply = yield plan.command, plan.arguments(values, call)
+        if plan.unmatched and not reply:  # no rows, or a count of none
+            for guard in plan.unmatched:
+                guard(call, 0)
+        return reply
     if not plan.command.writes:
         return (yield from plan.run(values, call))
     return (yield from atomic(call, plan.run(values, call)))

@@ -222,7 +222,7 @@ def untouched(change: Plan, key: Sequence[str], call: Call) -> UniqueError:
 
     The guards are asked first: they may know better (another version than the expected one).
     """
-    for guard in change.guards:
+    for guard in (*change.guards, *change.unmatched):
         guard(call, 0)
     return unseen(key)
 
