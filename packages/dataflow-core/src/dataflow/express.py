@@ -1,7 +1,9 @@
 """Direct calls without a workflow, with the same meanings and results as the nodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from dataflow import streams
 
 if TYPE_CHECKING:
     from dataflow.engine import DataFlow
@@ -63,8 +65,14 @@ class _Calls:
         """Update the record with that unique key, or create it; ``created`` tells which."""
         return self.call("upsert", model, **_with({"where": where, "create": create, "update": update}, options))
 
-    def bulk_create(self, model: str, data: Sequence[Row], **options: Any) -> Any:
-        """Insert many records in one transaction: ``{"created": n, …}``."""
+    def bulk_create(self, model: str, data: Iterable[Row], **options: Any) -> Any:
+        """Insert many records in one transaction: ``{"created": n, …}``.
+
+        Args:
+            model: name of the model.
+            data: the rows; of an iterator, some thousand are held at a time.
+            options: of the node.
+        """
         return self.call("bulk_create", model, **_with({"data": data}, options))
 
     def bulk_update(
@@ -100,6 +108,27 @@ class Express(_Calls):
         core = self._db.core
         return await core.execute(core.model(model), operation, params)
 
+    async def bulk_create(self, model: str, data: Iterable[Row] | AsyncIterable[Row], **options: Any) -> Any:
+        """Insert many records in one transaction; `data` may be an async iterator as well."""
+        if not isinstance(data, AsyncIterable):
+            return await super().bulk_create(model, data, **options)
+        core = self._db.core
+        return await streams.bulk_create(core, core.model(model), data, options)
+
+    def stream(
+        self, model: str, filter: Row | None = None, *, batch_size: int = streams.PAGE, **options: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Iterate over all records that match, `batch_size` read at a time: ``async for order in stream("Order")``.
+
+        No connection is held between the pages, so records that others write meanwhile may be among them or not; none
+        comes twice. Options: sort, fields, include.
+
+        Raises:
+            InputError: an option is wrong.
+        """
+        paging = streams.pages(_with({"filter": filter}, options), batch_size)
+        return streams.stream_async(self.call, model, paging)
+
 
 class ExpressSync(_Calls):
     """The same for synchronous code, in the calling thread where the database allows it."""
@@ -108,3 +137,9 @@ class ExpressSync(_Calls):
         """Carry out any operation of a model by name, for example one that a plugin adds."""
         core = self._db.core
         return core.execute_blocking(core.model(model), operation, params)
+
+    def stream(
+        self, model: str, filter: Row | None = None, *, batch_size: int = streams.PAGE, **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over all records that match, `batch_size` read at a time; see `Express.stream`."""
+        return streams.stream(self.call, model, streams.pages(_with({"filter": filter}, options), batch_size))

@@ -23,6 +23,8 @@ from dataflow.types import ValueRefused
 
 CONFLICTS = ("error", "skip", "upsert")
 ON_ERROR = ("stop", "skip", "collect")
+AT_ONCE = 10_000
+"""Rows that are taken from an iterator and written together."""
 _GROUP = re.compile(r"""\((?:[^()"]|"[^"]*"|\([^()]*\))*\)""")
 """A parenthesis of parameters, which may be cast to types such as "a type" or numeric(10, 2)."""
 
@@ -44,17 +46,21 @@ class BulkWriting(ModelOperation):
             raise self.fault(f"{name} is one of {', '.join(choices)}; got something else")
         return str(value)
 
-    def rows(self, options: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """Read `data`, refusing unknown keys."""
+    def data(self, options: Mapping[str, Any]) -> Any:
+        """Read `data`, whatever it is."""
         if "data" not in options:
             hint = "give data=[{…}, …]"
             if "data" in self.bound.fields:
                 hint = "this model has a field 'data', so pass the rows as _data=[{…}, …]"
             raise self.fault(f"{self.name} needs rows", hint, "missing-data")
-        rows = rw.as_rows(options["data"])
+        return options["data"]
+
+    def rows(self, data: Any, first: int = 0) -> Sequence[Mapping[str, Any]]:
+        """Read rows, refusing unknown keys; `first`: the place of the first in the whole input."""
+        rows = rw.as_rows(data, first)
         if isinstance(rows, str):
             raise self.fault(rows, rw.HINT)
-        problems = rw.unknown_names(self.bound, rows, rw.given_names(rows))
+        problems = rw.unknown_names(self.bound, rows, rw.given_names(rows), first)
         if problems:
             raise self.bound.refuse(problems, self.name)
         return rows
@@ -301,27 +307,30 @@ class BulkCreate(BulkWriting):
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         shared, options = self.split(params)
-        conflict = self.choice(options, "conflict_resolution", CONFLICTS)
-        on_error = self.choice(options, "on_error", ON_ERROR)
-        if "key_fields" in options and conflict != "upsert":
-            raise self.fault("key_fields goes with conflict_resolution='upsert'", "leave one of them out")
-        if conflict == "upsert":
-            return (yield from self._as_upsert(shared, options, on_error, call))
-        extra = self.shaped(options, call)
-        rows = self.rows(options)
-        every = self.whole(options, "commit_every", minimum=1)
-        job = _Job(
-            self, shared, rows, conflict, on_error, self.flag(options, "return_ids"), self.batch(options), extra, call
+        if self.choice(options, "conflict_resolution", CONFLICTS) == "upsert":
+            return (yield from self._as_upsert(shared, options, call))
+        feed = Feed(self, shared, options, call)
+        data = self.data(options)
+        bodies: Iterator[Program[None]] = (
+            map(feed.write, rw.chunks(data, feed.size)) if rw.is_stream(data) else feed.groups(self.rows(data))
         )
-        tally = job.tally
-        bodies = (job.group(start, part) for start, part in self.groups(rows, every))
-        yield from self.in_transactions(call, bodies, tally, every)
-        return tally.result(len(rows), ids=job.return_ids, collect=on_error == "collect", every=every)
+        yield from self.in_transactions(call, bodies, feed.tally, feed.every)
+        return feed.result()
 
-    def _as_upsert(
-        self, shared: Mapping[str, Any], options: Mapping[str, Any], on_error: str, call: Call
-    ) -> Program[dict[str, Any]]:
-        if on_error != "stop":
+    def feed(self, params: Mapping[str, Any], call: Call) -> "Feed":
+        """Begin to create records that are handed over bit by bit, `data` aside.
+
+        Raises:
+            InputError: an option is wrong, or means an upsert, which has to see all rows together.
+        """
+        shared, options = self.split(params)
+        if self.choice(options, "conflict_resolution", CONFLICTS) == "upsert":
+            hint = "pass a list, or conflict_resolution='skip'"
+            raise self.fault("an upsert needs all its rows at once, not an async iterator", hint)
+        return Feed(self, shared, options, call)
+
+    def _as_upsert(self, shared: Mapping[str, Any], options: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
+        if self.choice(options, "on_error", ON_ERROR) != "stop":
             raise self.fault("on_error works with conflict_resolution 'error' or 'skip'", "leave on_error out")
         passed = {
             f"_{name}": value for name, value in options.items() if name not in ("conflict_resolution", "on_error")
@@ -338,27 +347,76 @@ class BulkCreate(BulkWriting):
         return (yield from upsert.program({**shared, **passed}, call))  # type: ignore[no-any-return]
 
 
-class _Job:
-    """One bulk create under way."""
+class Feed:
+    """One bulk create, whose rows come all at once or bit by bit.
+
+    Args:
+        operation: it.
+        shared: fields that every row has.
+        options: of the call.
+        call: its context.
+
+    Attributes:
+        tally: what it has done so far.
+        every: rows per transaction, or None for one transaction.
+        size: rows to hand over at once, where they come bit by bit.
+    """
 
     def __init__(
-        self, operation: BulkCreate, shared: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], conflict: str,
-        on_error: str, return_ids: bool, batch: Batch, extra: Any, call: Call,  # noqa: FBT001
-    ) -> None:  # fmt: skip
+        self, operation: BulkCreate, shared: Mapping[str, Any], options: Mapping[str, Any], call: Call
+    ) -> None:
+        self.op = operation
+        self.shared = shared
+        self.call = call
+        self.conflict = operation.choice(options, "conflict_resolution", CONFLICTS)
+        self.on_error = operation.choice(options, "on_error", ON_ERROR)
+        if "key_fields" in options:
+            raise operation.fault("key_fields goes with conflict_resolution='upsert'", "leave one of them out")
+        self.extra = operation.shaped(options, call)
+        self.return_ids = operation.flag(options, "return_ids")
+        self.every = operation.whole(options, "commit_every", minimum=1)
+        self.size = self.every or AT_ONCE
+        self.batch = operation.batch(options)
+        self.tally = Tally()
+        self.total = 0
+
+    def groups(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Program[None]]:
+        """Return the programs that write rows, one a transaction."""
+        job = _Job(self, rows)
+        self.total += len(rows)
+        return (job.group(start, part) for start, part in self.op.groups(rows, self.every))
+
+    def write(self, rows: list[Any]) -> Program[None]:
+        """Write more rows."""
+        start = self.total
+        job = _Job(self, self.op.rows(rows, start))
+        self.total += len(rows)
+        yield from job.group(start, rows)
+
+    def result(self) -> Result:
+        """Return the node's result."""
+        return self.tally.result(self.total, ids=self.return_ids, collect=self.on_error == "collect", every=self.every)
+
+
+class _Job:
+    """Rows of one bulk create that are handed over together."""
+
+    def __init__(self, feed: Feed, rows: Sequence[Mapping[str, Any]]) -> None:
+        operation, call, batch, extra = feed.op, feed.call, feed.batch, feed.extra
         self.op = operation
         self.call = call
-        self.conflict = conflict
-        self.on_error = on_error
-        self.return_ids = return_ids
-        self.tally = Tally()
+        self.conflict = feed.conflict
+        self.on_error = feed.on_error
+        self.return_ids = feed.return_ids
+        self.tally = feed.tally
         names = rw.given_names(rows)
-        given = frozenset(names | set(shared))
-        key = ("bulk_create", given, conflict, return_ids, batch, extra)
+        given = frozenset(names | set(feed.shared))
+        key = ("bulk_create", given, self.conflict, self.return_ids, batch, extra)
         self.plan: BulkPlan = operation.bound.plans.get(key, lambda: self._compile(given, batch, extra))
-        self.encoder = operation.encoder(self.plan, shared, call, names)
+        self.encoder = operation.encoder(self.plan, feed.shared, call, names)
         width = max(len(self.plan.insert.columns), 1)
         self.batch = max(1, min(batch.size, call.session.max_parameters // width))  # a batch is one statement
-        self.whole = on_error == "stop" and self.plan.plain and not (conflict == "skip" and return_ids)
+        self.whole = self.on_error == "stop" and self.plan.plain and not (self.conflict == "skip" and self.return_ids)
 
     def _compile(self, given: frozenset[str], batch: Batch, extra: Any) -> BulkPlan:
         bound = self.op.bound

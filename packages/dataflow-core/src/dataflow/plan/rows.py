@@ -1,8 +1,9 @@
 """Rows of bulk operations: checked and encoded column by column, so that Python's cost per value stays small."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -33,8 +34,8 @@ class RowFault:
         return Problem("bad-row", f"row {index}: {self.message}", self.hint, {"row": index})
 
 
-def as_rows(data: Any) -> Sequence[Mapping[str, Any]] | str:
-    """Return the rows of a bulk operation, or a complaint."""
+def as_rows(data: Any, first: int = 0) -> Sequence[Mapping[str, Any]] | str:
+    """Return the rows of a bulk operation, or a complaint; `first`: the place of the first in the whole input."""
     if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
         return f"data takes a list of dicts, got {kind(data)}"
     rows = data if isinstance(data, (list, tuple)) else list(data)
@@ -42,8 +43,19 @@ def as_rows(data: Any) -> Sequence[Mapping[str, Any]] | str:
         return rows
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            return f"row {index} is not a dict but {kind(row)}"
+            return f"row {first + index} is not a dict but {kind(row)}"
     return rows
+
+
+def is_stream(data: Any) -> bool:
+    """Tell whether rows can be read only once, and need not be held together."""
+    return isinstance(data, Iterator)
+
+
+def chunks(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Cut what comes out of an iterator into lists of at most `size`."""
+    while part := list(islice(rows, size)):
+        yield part
 
 
 def given_names(rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -51,11 +63,13 @@ def given_names(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     return set().union(*rows)
 
 
-def unknown_names(bound: BoundModel, rows: Sequence[Mapping[str, Any]], names: set[str]) -> list[Problem]:
-    """Return a problem for each key that is no field, naming the first row that has it."""
+def unknown_names(
+    bound: BoundModel, rows: Sequence[Mapping[str, Any]], names: set[str], first: int = 0
+) -> list[Problem]:
+    """Return a problem for each key that is no field, naming the first row that has it; `first`: as in `as_rows`."""
     problems = []
     for name in sorted(map(str, names - bound.fields.keys())):
-        index = next(i for i, row in enumerate(rows) if name in map(str, row))
+        index = next(i for i, row in enumerate(rows, first) if name in map(str, row))
         close = suggest(name, bound.fields)
         hint = f"did you mean {close!r}?" if close else f"fields: {', '.join(bound.fields)}"
         problems.append(

@@ -265,7 +265,7 @@ class BulkUpsert(BulkWriting):
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         shared, options = self.split(params)
         extra = self.shaped(options, call)
-        rows = self.rows(options)
+        rows = self.rows(self.data(options))
         ids = self.flag(options, "return_ids")
         every = self.whole(options, "commit_every", minimum=1)
         batch = self.batch(options)

@@ -129,8 +129,8 @@ class TestBulkCreate(Stock):
             yield {"sku": "a"}
             yield {"sku": "b"}
 
-        assert bench.bulk_create("Product", rows())["created"] == 2  # type: ignore[arg-type]
-        assert bench.by("express").bulk_create("Product", ({"sku": s} for s in "cd"))["created"] == 2  # type: ignore[arg-type]
+        assert bench.bulk_create("Product", rows())["created"] == 2
+        assert bench.by("express").bulk_create("Product", ({"sku": s} for s in "cd"))["created"] == 2
         assert skus(bench) == ["a", "b", "c", "d"]
 
     def test_one_bad_value_writes_nothing_and_names_its_row(self, calls: Bench) -> None:
