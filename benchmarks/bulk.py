@@ -15,7 +15,9 @@ from benchmarks.harness import Contest, Target, case
 MANY, HALF = 100_000, 50_000
 _NEW = rows.READING[1:]
 _COLUMNS = ", ".join(f'"{name}"' for name in _NEW)
-_SET = ", ".join(f'"{name}" = excluded."{name}"' for name in ("n", "label", "value", "flag", "at", "data", "updated_at"))
+_SET = ", ".join(
+    f'"{name}" = excluded."{name}"' for name in ("n", "label", "value", "flag", "at", "data", "updated_at")
+)
 
 
 def _refreshed() -> list[dict[str, Any]]:
@@ -73,7 +75,9 @@ async def sqlite_bulk() -> AsyncGenerator[Contest, None]:
                 tuples, found = encoded(half), []
                 for start in range(0, HALF, 500):
                     part = tuples[start : start + 500]
-                    many = f"INSERT INTO readings ({_COLUMNS}) VALUES {', '.join([f'({marks})'] * len(part))} RETURNING id"  # noqa: S608
+                    many = (
+                        f"INSERT INTO readings ({_COLUMNS}) VALUES {', '.join([f'({marks})'] * len(part))} RETURNING id"  # noqa: S608
+                    )
                     found += raw().execute(many, list(itertools.chain.from_iterable(part))).fetchall()
                 return [row[0] for row in found]
 

@@ -91,14 +91,21 @@ async def imports() -> AsyncGenerator[Contest, None]:
         ("import dataflow", "import dataflow", Target(value=60, unit="ms")),
         (
             "import DataFlow, WorkflowBuilder, LocalRuntime",
-            "from dataflow import DataFlow; from dataflow.workflow import WorkflowBuilder; "
-            "from dataflow.runtime import LocalRuntime",
+            (
+                "from dataflow import DataFlow; from dataflow.workflow import WorkflowBuilder; "
+                "from dataflow.runtime import LocalRuntime"
+            ),
             Target(unit="ms"),
         ),
     ):
         script = _IMPORT.format(imports=text)
         yield Contest(
-            {"dataflow": lambda script=script: float(_run(script))}, target, reported=True, calls=1, rounds=11, name=name
+            {"dataflow": lambda script=script: float(_run(script))},
+            target,
+            reported=True,
+            calls=1,
+            rounds=11,
+            name=name,
         )
 
 

@@ -178,7 +178,7 @@ def draw(title: str, panels: Sequence[Panel]) -> Figure:
 # -- contests ---------------------------------------------------------------------------------------------------------
 def _wanted(target: str) -> float | None:
     """Return the highest ratio of the times that a target allows; None where it is no ratio."""
-    found = re.fullmatch(r"[≤≥] ([\d.]+) ×( speed)?", target)  # noqa: RUF001
+    found = re.fullmatch(r"[≤≥] ([\d.]+) ×( speed)?", target)
     if found is None:
         return None
     return 1 / float(found[1]) if found[2] else float(found[1])

@@ -100,7 +100,12 @@ async def sqlite_one() -> AsyncGenerator[Contest, None]:
             ("sqlite: one-node workflow, AsyncLocalRuntime", workflow_async, Target()),
         ):
             yield Contest(
-                {"aiosqlite": fixed_driver, "dataflow": side}, target, same=rows.settled, calls=1000, name=name, note=note
+                {"aiosqlite": fixed_driver, "dataflow": side},
+                target,
+                same=rows.settled,
+                calls=1000,
+                name=name,
+                note=note,
             )
 
         async def update_driver() -> Any:
@@ -166,9 +171,7 @@ class PostgresHand:
         self.held = bench.held
         self.select = f"SELECT {_ALL} FROM readings WHERE id = $1"  # noqa: S608
         self.change = f"UPDATE readings SET label = $1, updated_at = $2 WHERE id = $3 RETURNING {_ALL}"  # noqa: S608
-        self.insert = (
-            f"INSERT INTO readings ({_NEW}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING {_ALL}"  # noqa: S608
-        )
+        self.insert = f"INSERT INTO readings ({_NEW}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING {_ALL}"  # noqa: S608
         self.prepared: Any = None
 
     async def prepare(self) -> None:

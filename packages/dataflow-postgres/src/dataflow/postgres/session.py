@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from dataflow.dialect import COPY, COUNT, MANY, Command, Program
+from dataflow.dialect import COPY, COUNT, MANY, ROWS, Command, Program
 from dataflow.errors import DatabaseUnavailable, DataFlowError, QueryError, UsageError
 from dataflow.postgres.ending import farewell, quiet
 from dataflow.postgres.errors import is_lost, translate, without_values
@@ -148,16 +148,20 @@ class PostgresSession:
     async def _execute(self, command: Command, arguments: Sequence[Any]) -> Any:
         if self._lost and command.sql.startswith(_UNDO):
             return 0  # the server has undone it
-        if self._link.raw.is_closed() and self._may_start_anew():
+        raw = self._link.raw
+        if raw.is_closed() and self._may_start_anew():
             await self._pool.fresh(self._link)  # nothing was sent yet
-        anew = self._may_start_anew() and _harmless(command)
-        sent = not self._link.raw.is_closed()
+            raw = self._link.raw
+        sent = not raw.is_closed()
         try:
+            if command.returns is ROWS and not command.named:
+                return await raw.fetch(command.sql, *arguments)
             return await self._send(command, arguments)
         except Exception as error:
             if not is_lost(error):
                 self._note(error)
                 raise
+            anew = self._may_start_anew() and _harmless(command)
             self._lost = True
             if not anew:
                 raise self._lost_at(command, error, sent=sent) from without_values(error)
