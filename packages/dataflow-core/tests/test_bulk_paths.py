@@ -119,8 +119,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("place", CLASSES)
-@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize(
+    ("what", "place"), [*[("of another type", place) for place in CLASSES], *[(what, 1500) for what in BAD]]
+)
 def test_a_bad_value_anywhere_among_many_rows_is_named_and_nothing_is_written(shared, what, place):
     change, message = BAD[what]
     rows = rows_of(MANY)
@@ -133,8 +134,7 @@ def test_a_bad_value_anywhere_among_many_rows_is_named_and_nothing_is_written(sh
     assert express.count("Item")["count"] == 0
 
 
-@pytest.mark.parametrize("ids", [True, False])
-@pytest.mark.parametrize("place", CLASSES[1:])
+@pytest.mark.parametrize(("place", "ids"), [(1, True), (50, False), (999, True), (1000, False), (4999, True)])
 def test_a_row_that_conflicts_anywhere_among_many_rows_is_named_and_nothing_is_written(shared, place, ids):
     rows = rows_of(MANY)
     rows[place]["sku"] = "s0"
@@ -174,7 +174,7 @@ def execute(builder):
     return LocalRuntime().execute(builder.build())[0]
 
 
-@pytest.mark.parametrize("every", [1000, 700, 2500, 10_000])
+@pytest.mark.parametrize("every", [1000, 700, 10_000])
 def test_rows_committed_before_a_bad_one_stay_and_are_counted(items, every):
     rows = rows_of(3000)
     rows[2600]["sku"] = "s5"
@@ -185,7 +185,7 @@ def test_rows_committed_before_a_bad_one_stay_and_are_counted(items, every):
     assert items.db.express_sync.count("Item")["count"] == kept
 
 
-@pytest.mark.parametrize("batch", [None, 1, 7, 49, 50, 51, 999, 1000, 1001, 100_000])
+@pytest.mark.parametrize("batch", [None, 1, 49, 50, 999, 1001])
 @pytest.mark.parametrize("ids", [True, False])
 def test_every_cap_on_a_batch_writes_the_same_rows_with_the_same_ids(items, batch, ids):
     total = 1100 if batch != 1 else 60
@@ -286,7 +286,7 @@ def test_a_value_that_cannot_even_be_compared_is_refused_with_its_row(events, wa
 
 # -- conflicts, many rows at once -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("ids", [True, False])
-@pytest.mark.parametrize("batch", [None, 100, 499, 500, 501])
+@pytest.mark.parametrize("batch", [None, 100, 500])
 def test_many_rows_of_which_some_exist_and_some_come_twice_are_skipped_exactly(items, batch, ids):
     express = items.db.express_sync
     express.bulk_create("Item", [{"sku": f"s{index}", "n": -1} for index in range(0, STAGED, 7)])
@@ -302,7 +302,7 @@ def test_many_rows_of_which_some_exist_and_some_come_twice_are_skipped_exactly(i
 
 
 @pytest.mark.parametrize("ids", [True, False])
-@pytest.mark.parametrize("batch", [None, 1, 100, 499, 500, 501])
+@pytest.mark.parametrize("batch", [None, 1, 499, 500])
 def test_many_rows_are_upserted_and_counted_exactly(items, batch, ids):
     total = STAGED if batch != 1 else 40
     express = items.db.express_sync
@@ -329,7 +329,7 @@ def test_the_last_of_many_rows_with_one_key_wins_and_all_get_its_id(items):
     assert made["ids"] == [stored[row["sku"]][0] for row in rows]
 
 
-@pytest.mark.parametrize("place", [0, 499, 500, 999, 1000, 1999])
+@pytest.mark.parametrize("place", [0, 500, 1000, 1999])
 def test_a_bad_value_among_many_rows_to_upsert_is_named_and_changes_nothing(items, place):
     express = items.db.express_sync
     express.create("Item", {"sku": "s1", "note": "old"})
@@ -373,8 +373,7 @@ def test_an_upsert_in_a_table_of_negative_ids_counts_exactly(bench):
     assert (made["created"], made["updated"]) == (2, 1)
 
 
-@SETTINGS
-@settings(max_examples=15)
+@settings(SETTINGS, max_examples=15)
 @given(
     st.lists(st.sets(st.integers(0, 12), min_size=1), min_size=1, max_size=4),
     st.sampled_from([None, 1, 3]),
@@ -412,7 +411,7 @@ def test_a_unique_list_tells_records_apart_on_every_database(bench):
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
-NAMES = ["a$1", "b$99", "quo\"te", "apo'stro", "back\\slash", "br{a}ce", "per%cent", "co:lon", "new\nline", "c0", "row",
+NAMES = ["a$1", "b$99", 'quo"te', "apo'stro", "back\\slash", "br{a}ce", "per%cent", "co:lon", "new\nline", "c0", "row",
          "decode_0", "None", "excluded", "é", "a b", "(p)"]  # fmt: skip
 
 
@@ -525,7 +524,7 @@ def test_rows_of_a_bulk_update_do_what_single_updates_do(parts):
 
 
 @pytest.mark.parametrize("total", [3, 251, 700])
-@pytest.mark.parametrize("batch", [None, 1, 100, 250, 1000])
+@pytest.mark.parametrize("batch", [None, 1, 250])
 def test_many_rows_change_each_in_its_own_way_whatever_the_batch(items, total, batch):
     express = items.db.express_sync
     keys = express.bulk_create("Item", rows_of(total), return_ids=True)["ids"]
@@ -538,7 +537,7 @@ def test_many_rows_change_each_in_its_own_way_whatever_the_batch(items, total, b
     assert express.bulk_update("Item", data=data, **options) == {"updated": total, "total": total, "missing": 0}
 
 
-@pytest.mark.parametrize("place", [0, 249, 250, 251, 699])
+@pytest.mark.parametrize("place", [0, 250, 699])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -569,7 +568,7 @@ def test_a_bad_row_anywhere_in_a_bulk_update_is_named_and_changes_nothing(shared
         express.bulk_delete("Item", filter={}, confirmed=True)
 
 
-@pytest.mark.parametrize("total", [3, 100, 700])
+@pytest.mark.parametrize("total", [3, 100])
 @pytest.mark.parametrize("upwards", [True, False])
 @pytest.mark.parametrize("where", [None, "live"])
 def test_unique_values_move_from_record_to_record_in_the_order_of_the_rows(bench, where, upwards, total):
@@ -585,7 +584,7 @@ def test_unique_values_move_from_record_to_record_in_the_order_of_the_rows(bench
     places = range(total - 1, -1, -1) if upwards else range(total)  # each takes what the one before has left
     data = [{"id": keys[i], "slug": f"{i + step:05}" if 0 <= i + step < total else "free"} for i in places]
     assert express.bulk_update("Slot", data=data)["updated"] == total
-    assert {key: slug for key, slug in pairs(bench, "id", "slug", model="Slot")} == {r["id"]: r["slug"] for r in data}
+    assert dict(pairs(bench, "id", "slug", model="Slot")) == {r["id"]: r["slug"] for r in data}
 
 
 @pytest.mark.parametrize("total", [1, 100])

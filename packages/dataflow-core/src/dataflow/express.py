@@ -118,7 +118,7 @@ class Express(_Calls):
     def stream(
         self, model: str, filter: Row | None = None, *, batch_size: int = streams.PAGE, **options: Any
     ) -> AsyncIterator[dict[str, Any]]:
-        """Iterate over all records that match, `batch_size` read at a time: ``async for order in stream("Order")``.
+        """Iterate over all records that match, reading `batch_size` at a time; for ``async for``.
 
         No connection is held between the pages, so records that others write meanwhile may be among them or not; none
         comes twice. Options: sort, fields, include.

@@ -115,8 +115,8 @@ def _chain(*functions: Convert | None) -> Convert | None:
 
 def write_decoder(
     names: Sequence[str], decodes: Mapping[str, Convert], unreadable: Callable[[str], Exception]
-) -> Callable[[Sequence[Any]], dict[str, Any]]:
-    """Write the function that turns a row into a dict, as attrs writes ``__init__``: twice as fast as a loop.
+) -> "Decoder":
+    """Write the functions that turn rows into dicts, as attrs writes ``__init__``: twice as fast as a loop.
 
     Args:
         names: of the columns; where one comes twice, its last value counts.
@@ -131,22 +131,59 @@ def write_decoder(
         else f"{name!r}: row[{place}]"
         for name, place in places.items()
     ]
-    exec(f"def decode_row(row):\n    return {{{', '.join(items)}}}", scope)  # noqa: S102  # names only as literals
-    decode_row: Callable[[Sequence[Any]], dict[str, Any]] = scope["decode_row"]
+    record = f"{{{', '.join(items)}}}"
+    exec(f"def decode(row):\n    return {record}\ndef decode_all(rows):\n    return [{record} for row in rows]", scope)  # noqa: S102  # names are literals
+    decode_all: Callable[[Iterable[Sequence[Any]]], list[dict[str, Any]]] = scope["decode_all"]
+    return Decoder(scope["decode"], decode_all, places, decodes, unreadable)
 
-    def decode(row: Sequence[Any]) -> dict[str, Any]:
+
+class Decoder:
+    """Turns rows of a statement into dicts; tells which column it is where a stored value does not fit."""
+
+    __slots__ = ("_all", "_decodes", "_one", "_places", "_unreadable")
+
+    def __init__(
+        self,
+        one: Callable[[Sequence[Any]], dict[str, Any]],
+        every: Callable[[Iterable[Sequence[Any]]], list[dict[str, Any]]],
+        places: Mapping[str, int],
+        decodes: Mapping[str, Convert],
+        unreadable: Callable[[str], Exception],
+    ) -> None:
+        self._one = one
+        self._all = every
+        self._places = places
+        self._decodes = decodes
+        self._unreadable = unreadable
+
+    def __call__(self, row: Sequence[Any]) -> dict[str, Any]:
+        """Decode one row."""
         try:
-            return decode_row(row)
-        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            for name, place in places.items():
-                if name in decodes and row[place] is not None:
-                    try:
-                        decodes[name](row[place])
-                    except (ValueError, TypeError, LookupError, ArithmeticError):
-                        raise unreadable(name) from error
+            return self._one(row)
+        except _UNREADABLE as error:
+            self._explain([row], error)
             raise
 
-    return decode
+    def all(self, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+        """Decode many rows."""
+        try:
+            return self._all(rows)
+        except _UNREADABLE as error:
+            self._explain(rows, error)
+            raise
+
+    def _explain(self, rows: Sequence[Sequence[Any]], error: Exception) -> None:
+        for row in rows:
+            for name, decode in self._decodes.items():
+                value = row[self._places[name]]
+                try:
+                    if value is not None:
+                        decode(value)
+                except _UNREADABLE:
+                    raise self._unreadable(name) from error
+
+
+_UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
 @attrs.frozen
@@ -216,10 +253,8 @@ class BoundModel:
         """Return the model a relation leads to."""
         return self.core.models[relation.target]
 
-    def decoder(
-        self, names: Sequence[str], extra: dict[str, list[Convert]] | None = None
-    ) -> Callable[[Sequence[Any]], dict[str, Any]]:
-        """Build the function that turns a row of these columns into a dict."""
+    def decoder(self, names: Sequence[str], extra: dict[str, list[Convert]] | None = None) -> "Decoder":
+        """Build what turns rows of these columns into dicts."""
         decodes: dict[str, Convert] = {}
         for name in dict.fromkeys(names):
             decode = _chain(self.fields[name].decode, *(extra or {}).get(name, ()))

@@ -66,7 +66,7 @@ class Plan:
         self._pairs = tuple((slot.place, slot.convert) for slot in slots)
         self._binders = tuple(builder.root.binders)
         self.columns = tuple(columns)
-        self.decode = builder.model.decoder(columns, builder.decodes) if columns else _no_columns
+        self.decode = builder.model.decoder(columns, builder.decodes)
         self.guards = tuple(builder.guards)
         self.unmatched = tuple(builder.unmatched)
         self.records = tuple(builder.records)
@@ -127,11 +127,6 @@ def refused_problem(label: str, refused: ValueRefused, **where: str | int) -> Pr
 def row_count(value: int) -> int:
     """Encode a limit or offset: no table has more rows than the largest integer a database takes."""
     return min(value, INT_MAX)
-
-
-def _no_columns(row: Sequence[Any]) -> dict[str, Any]:
-    del row
-    return {}
 
 
 class PlanBuilder:

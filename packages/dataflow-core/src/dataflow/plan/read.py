@@ -209,7 +209,7 @@ class List(_Reading):
         elif page.limit is None and len(rows) > MANY_ROWS:
             msg = f"{self.bound.name}ListNode returned {len(rows):,} records at once; page with limit= and cursor="
             warnings.warn(msg, stacklevel=2)
-        records = [plan.plan.decode(row) for row in rows]
+        records = plan.plan.decode.all(rows)
         cursor = sorting.write_cursor(page.sort, records[-1]) if more and records else None
         if plan.tree:
             yield from related.attach(self.bound, records, plan.tree, call, dict(extra))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from dataflow.errors import InputError, Problem, suggest
+from dataflow.jsontext import dump_json
 from dataflow.plan.builder import PlanBuilder
 from dataflow.wire import from_wire, to_wire
 
@@ -83,7 +84,7 @@ def write_cursor(sort: Sort, record: Mapping[str, Any]) -> str:
     """Return the opaque text that stands for the place after `record`."""
     order = ["-" * descending + name for name, descending in sort]
     data = {"s": order, "v": [to_wire(record[name]) for name, _ in sort]}
-    return base64.urlsafe_b64encode(json.dumps(data, separators=(",", ":")).encode()).decode()
+    return base64.urlsafe_b64encode(dump_json(data).encode()).decode()
 
 
 def read_cursor(bound: "BoundModel", text: Any, sort: Sort) -> list[Any]:
