@@ -1161,6 +1161,54 @@ def test_a_guard_may_refuse_a_read(using):
         call.list("Note")
 
 
+def test_a_guard_of_the_unmatched_looks_only_where_nothing_was_found(using):
+    told = []
+
+    def extend_plan(plan):
+        if plan.operation != "related":
+            plan.guard(lambda call, rows: told.append((plan.operation, rows)), unmatched=True)
+
+    call = using(made("watch", Stage.VERSION, extend_plan))
+    for turn in range(2):  # the second goes by the shape of the first
+        call.create("Note", {"text": f"a{turn}"})
+        call.bulk_create("Note", [{"text": f"b{turn}"}, {"text": f"c{turn}"}])
+        key = call.list("Note", sort="-id", limit=1)["records"][0]["id"]
+        call.read("Note", key)
+        call.update("Note", key, {"text": f"d{turn}"})
+        call.bulk_update("Note", filter={"text": f"d{turn}"}, update={"text": f"e{turn}"})
+        call.bulk_update("Note", data=[{"id": key, "text": f"f{turn}"}])
+        call.delete("Note", key)
+        call.count("Note")
+        assert told == []
+        call.read("Note", 900)
+        call.update("Note", 900, {"text": "x"})
+        call.bulk_update("Note", filter={"text": "x"}, update={"text": "y"})
+        call.bulk_update("Note", data=[{"id": 900, "text": "x"}])
+        call.delete("Note", 900)
+        call.list("Note", {"text": "x"})
+        kinds = ["read", "update", "bulk_update", "bulk_update", "delete", "list"]
+        assert told == [(kind, 0) for kind in kinds]
+        told.clear()
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_a_guard_of_the_unmatched_that_raises_reaches_the_caller(using, turn):
+    def refuse(call, rows):
+        raise Refused("there is none")
+
+    def extend_plan(plan):
+        if plan.operation == "update":
+            plan.guard(refuse, unmatched=True)
+
+    call = using(made("strict", Stage.VERSION, extend_plan))
+    call.create("Note", {"text": "a"})
+    for _ in range(turn):
+        call.update("Note", 1, {"text": "b"})
+    with pytest.raises(Refused):
+        call.update("Note", 900, {"text": "x"})
+    assert call.read("Note", 1)["text"] == ("b" if turn else "a")
+
+
 def test_a_record_of_a_read_is_refused_not_ignored(using):
     def extend_plan(plan):
         if plan.operation == "read":

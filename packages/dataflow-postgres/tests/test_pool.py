@@ -219,6 +219,22 @@ async def test_a_pool_grows_to_its_size_and_overflow_and_shrinks_to_its_size(pg)
     await pg.eventually(lambda: len(pg.connections()) == 2)
 
 
+async def test_connections_beyond_the_size_are_kept_for_a_while(pg):
+    """Opening one takes milliseconds: calls that need a few more than `pool_size` must not open one each."""
+    db = pg.open(pool_size=1, pool_max_overflow=3)
+    await db.initialize()
+    pids = set()
+
+    async def one(n):
+        pids.add(await pg.pid(db))
+        await db.express.count("Row", {"n": n})
+
+    for _ in range(20):
+        await asyncio.gather(*[one(n) for n in range(4)])
+    assert len(pids) <= 4
+    await pg.eventually(lambda: len(pg.connections()) == 1)
+
+
 async def test_connections_in_hand_over_are_counted(pg):
     db = pg.open(pool_size=2, pool_max_overflow=0)
     await db.initialize()
