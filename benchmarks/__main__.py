@@ -78,7 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
             factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=factory) as runner:
             outcomes = runner.run(_measure(names, quick=options.quick))
-    found = {"before": before, "after": machine(), "outcomes": [outcome.to_dict() for outcome in outcomes]}
+    options_said = {"commit": options.commit, "uvloop": options.uvloop, "quick": options.quick}
+    found = {
+        "options": options_said,
+        "before": before,
+        "after": machine(),
+        "outcomes": [outcome.to_dict() for outcome in outcomes],
+    }
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     print(f"load now: {found['after']['load']}")

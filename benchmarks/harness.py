@@ -3,7 +3,6 @@
 Knows nothing of databases. A case is an async generator that prepares, yields contests, and cleans up.
 """
 
-import asyncio
 import gc
 import inspect
 import os
@@ -209,6 +208,5 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "load": [round(load, 2) for load in os.getloadavg()],
-        "loop": type(asyncio.get_event_loop_policy()).__module__.partition(".")[0],
         "implementation": sys.implementation.name,
     }

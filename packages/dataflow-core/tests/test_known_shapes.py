@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dataflow import DataFlow, Relation
@@ -46,11 +46,13 @@ def timeless(value):
 
 
 def outcome(db, operation, model, params):
+    """Return what came out of a call; what exactly is wrong with values is told when they are looked at."""
     try:
         return shown(db.express_sync.call(operation, model, **params))
+    except InputError:
+        return "InputError"
     except DataFlowError as error:
-        problems = [(p.code, p.message, p.hint, p.where) for p in error.problems]
-        return type(error).__name__, error.message, error.code, error.hint, error.where, problems
+        return type(error).__name__, error.message, error.code, error.hint, error.where
 
 
 def forget(db):
@@ -127,8 +129,8 @@ operators = st.one_of(
     st.just({"$unset": True}),
     st.just({"$append": "t"}),
 )
-anything = st.sampled_from(
-    [None, 1, 2, "a", 0.5, True, {"a": 1}, {"a": 2}, {"b": {"a": 1}}, [1], [], {}, {"a": 1, "b": 2}]
+anything = st.sampled_from([{"a": 1}, {"a": 2}, {"a": None}]) | st.sampled_from(
+    [None, 1, "a", 0.5, True, {"b": {"a": 1}}, [1], [], {}, {"a": 1, "b": 2}]
 )
 field_values = {
     "name": st.sampled_from(["a", "b", "", Name("c"), 5, None]),
@@ -177,7 +179,8 @@ def alike(draw):
     """Draw calls that differ in nothing but their values, which may make them calls of other shapes."""
     operation = draw(st.sampled_from(["create", "update", "update", "read"]))
     way = draw(st.sampled_from(WAYS[operation]))
-    names = draw(st.lists(st.sampled_from(sorted(field_values)), min_size=1, max_size=2, unique=True))
+    often = ["meta", "n", "x", "values", "fields"]
+    names = draw(st.lists(st.sampled_from([*often, *often, *field_values]), min_size=1, max_size=2, unique=True))
     key = draw(ids)
     records = st.fixed_dictionaries({name: field_values[name] for name in names})
     return operation, draw(st.lists(st.builds(way, st.just(key), keys, records), min_size=2, max_size=4))
@@ -195,9 +198,9 @@ def play(pair, series):
 
 def test_any_series_of_calls_does_what_each_would_do_as_the_first(pair):
     pair.register(declare_thing)
-    many = 15 if pair.known.core.dialect.name == "postgresql" else 60
+    many = 20 if pair.known.core.dialect.name == "postgresql" else 100
 
-    @settings(SETTINGS, max_examples=many)
+    @settings(SETTINGS, max_examples=many, phases=[Phase.generate])  # the failing call is named: nothing to shrink
     @given(st.lists(alike(), min_size=1, max_size=5))
     def check(series):
         play(pair, series)

@@ -2621,7 +2621,7 @@ def setting_of_the_wrong_type(shop):
     "bad-setting",
     """
     the setting 'bulk_batch_size' must be at least 1
-      fix: for example bulk_batch_size=1000 (Rows per statement of bulk operations)
+      fix: for example bulk_batch_size=1000 (Rows per statement of bulk operations; COPY takes all)
     """,
 )
 def setting_out_of_range(shop):
@@ -2667,7 +2667,7 @@ def setting_of_a_package_that_is_not_installed(shop):
     """
     the setting 'bulk_batch_size' takes int, got str
       where: variable DATAFLOW_BULK_BATCH_SIZE
-      fix: for example DATAFLOW_BULK_BATCH_SIZE=1000 (Rows per statement of bulk operations)
+      fix: for example DATAFLOW_BULK_BATCH_SIZE=1000 (Rows per statement of bulk operations; COPY takes all)
     """,
 )
 def variable_of_the_wrong_type(shop):

@@ -7,14 +7,35 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
-from dataflow.errors import UsageError
+from dataflow.errors import ConfigurationError, MissingCapability, UsageError
 
 T = TypeVar("T")
 
 
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Make the kind of loop that the environment variable DATAFLOW_EVENT_LOOP names: asyncio (default) or uvloop.
+
+    Raises:
+        ConfigurationError: it names another.
+        MissingCapability: uvloop is not installed.
+    """
+    name = os.environ.get("DATAFLOW_EVENT_LOOP") or "asyncio"
+    if name == "asyncio":
+        return asyncio.new_event_loop()
+    if name != "uvloop":
+        msg = f"DATAFLOW_EVENT_LOOP is 'asyncio' or 'uvloop', not {name!r}"
+        raise ConfigurationError(msg, hint="correct it, or unset it", code="bad-setting")
+    try:
+        import uvloop  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        msg = "DATAFLOW_EVENT_LOOP=uvloop, and uvloop is not installed"
+        raise MissingCapability(msg, hint="pip install uvloop, or unset the variable") from error
+    return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
+
+
 class _LoopThread:
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = _new_loop()
         self.thread = threading.Thread(target=self._serve, name="dataflow-loop", daemon=True)
         self.thread.start()
 
@@ -56,7 +77,11 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         UsageError: called from the background loop itself, which would wait for itself.
     """
-    owner = _thread()
+    try:
+        owner = _thread()
+    except BaseException:
+        coroutine.close()
+        raise
     if threading.current_thread() is owner.thread:
         coroutine.close()
         msg = "a synchronous call was made on DataFlow's own event loop, which would wait for itself"

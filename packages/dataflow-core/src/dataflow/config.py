@@ -26,7 +26,7 @@ CORE_SETTINGS = (
     SettingSpec("echo", bool, False, "Log every SQL text (never its values)."),
     SettingSpec("monitoring", bool, False, "Count and time operations; see db.stats()."),
     SettingSpec("slow_query_threshold", float, 1000.0, "Log statements slower than this, in ms.", minimum=0),
-    SettingSpec("bulk_batch_size", int, 1000, "Rows per statement of bulk operations.", minimum=1),
+    SettingSpec("bulk_batch_size", int, 1000, "Rows per statement of bulk operations; COPY takes all.", minimum=1),
     SettingSpec(
         "naive_datetimes", str, "local", "Meaning of a datetime without offset.", choices=("local", "utc", "reject")
     ),

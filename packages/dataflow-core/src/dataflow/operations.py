@@ -49,7 +49,11 @@ _SORT = (
     P("order_by", "list", doc="The same as `sort`."),
 )
 _DATA = P("data", "list[dict]", required=True, doc="The rows.")
-_BATCH = P("batch_size", "int", doc="Rows per statement; setting bulk_batch_size by default.")
+_BATCH = P(
+    "batch_size",
+    "int",
+    doc="Most rows per statement. By default the setting bulk_batch_size, and all rows where the database loads them.",
+)
 _IDS = P("return_ids", "bool", default=False, doc="Return the keys, in input order.")
 
 
