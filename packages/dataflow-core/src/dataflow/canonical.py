@@ -130,18 +130,18 @@ def are_canonical(values: Sequence[Any]) -> bool:
         ):
             return False
         inner: list[Any] = []
-        if dict in kinds:
-            dicts = [value for value in level if type(value) is dict]
+        dicts = [value for value in level if type(value) is dict] if dict in kinds else []
+        lists = [value for value in level if type(value) is list] if list in kinds else []
+        if sum(map(len, dicts)) + sum(map(len, lists)) > _MOST_VALUES:  # maybe a list that holds itself twice
+            return False
+        if dicts:
             names = set().union(*dicts)
             if set(map(type, names)) - {str} or not _are_texts(names):
                 return False
             inner += chain.from_iterable(map(dict.values, dicts))
-        if list in kinds:
-            inner += chain.from_iterable([value for value in level if type(value) is list])
+        inner += chain.from_iterable(lists)
         if not inner:
             return True
-        if len(inner) > _MOST_VALUES:  # maybe a list that holds itself twice
-            return False
         level = inner
     return False
 

@@ -43,6 +43,8 @@ def dump_json_column(values: list[Any]) -> list[str]:
 
 def dump_instants(values: list[datetime]) -> list[str]:
     """Write aware UTC datetimes as ``isoformat(timespec="microseconds")`` does, in one call of the codec."""
+    if set(map(type, values)) != {datetime}:  # the codec refuses subclasses
+        return [value.isoformat(timespec="microseconds") for value in values]
     texts = _encoder().encode(values).decode()[2:-2].split('","')
     return [f"{text[:-1]}+00:00" if len(text) == _WITH_FRACTION else f"{text[:-1]}.000000+00:00" for text in texts]
 

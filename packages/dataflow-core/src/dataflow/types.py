@@ -243,7 +243,7 @@ class DateTimeType(FieldType):
             raise ValueRefused(msg) from None
 
     def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
-        if self._only(values, datetime, nullable=nullable) and {v.tzinfo for v in values if v is not None} <= {UTC}:
+        if self._only(values, datetime, nullable=nullable) and all(v.tzinfo is UTC for v in values if v is not None):
             return values
         return FieldType.accept_column(self, values, nullable=nullable)
 
@@ -400,7 +400,7 @@ class JsonType(_Plain):
         return canonical_json(value)
 
     def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
-        if (nullable or None not in values) and are_canonical(values):
+        if (nullable or NoneType not in set(map(type, values))) and are_canonical(values):
             return values
         return FieldType.accept_column(self, values, nullable=nullable)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -84,10 +85,10 @@ class BoundField:
             after = _chain(*extra, self._store)
             if after is None:
                 return accepted
-            if self.nullable and None in accepted:
+            if self.nullable and NoneType in set(map(type, accepted)):
                 return [None if value is None else after(value) for value in accepted]
             return list(map(after, accepted))
-        if self.nullable and None in accepted:
+        if self.nullable and NoneType in set(map(type, accepted)):
             present = [value for value in accepted if value is not None]
             stored = iter(self._store_column(present) if present else ())
             return [None if value is None else next(stored) for value in accepted]

@@ -433,7 +433,7 @@ class _Job:
         if self.whole:
             try:
                 yield from atomic(self.call, self._all(start, rows))
-            except IntegrityError:  # nothing of it was written: find the row that is wrong
+            except (InputError, IntegrityError):  # nothing of it was written: find the first row that is wrong
                 pass
             else:
                 return

@@ -188,25 +188,32 @@ class BulkUpdate(_ByFilter):
         self, names: frozenset[str], rows: Sequence[Mapping[str, Any]], indexes: Sequence[int], extra: Any, *, ids: bool
     ) -> "_Group | None":
         spec = self.bound.spec
-        unique = {name for key in spec.unique_keys for name in key}
         changed = tuple(name for name in self.bound.fields if name in names and name not in spec.primary_key)
-        if not changed or unique & set(changed) or names != {*changed, *spec.primary_key}:
+        if not changed or names != {*changed, *spec.primary_key} or self._order_counts(changed):
             return None
         key = ("bulk_update_columns", changed, ids, extra)
-        found: _Columns | None = self.bound.plans.get(key, partial(self._compile_columns, changed, extra, ids=ids))
-        if found is None:
+        found: _Columns = self.bound.plans.get(key, partial(self._compile_columns, changed, extra, ids=ids))
+        if found.watched:
             return None
         columns = []
         try:
             for name, encodes in found.encodes.items():
                 field = self.bound.fields[name]
                 values = [row[name] for row in rows]
-                if self._may_hold_operators(field, values) or (name in spec.primary_key and None in values):
+                if self._may_hold_operators(field, values) or (name in spec.primary_key and rw.lacks(values)):
                     return None
                 columns.append(field.column(values, *encodes))
         except ValueRefused:
             return None
         return _Group(found.plan, found.types, indexes, columns, len(spec.primary_key))
+
+    def _order_counts(self, changed: Sequence[str]) -> bool:
+        """Tell whether rows may get into each other's way, because of a unique key or of who is under one."""
+        for index in self.bound.spec.indexes:
+            among = set(index.fields) & set(changed) or any(name in (index.where or "") for name in changed)
+            if index.unique and among:
+                return True
+        return any(set(key) & set(changed) for key in self.bound.spec.unique_keys)
 
     @staticmethod
     def _may_hold_operators(field: BoundField, values: Sequence[Any]) -> bool:
@@ -219,7 +226,7 @@ class BulkUpdate(_ByFilter):
         names = set().union(*[value for value in values if type(value) is dict])
         return any(not isinstance(name, str) or name.startswith("$") for name in names)
 
-    def _compile_columns(self, changed: tuple[str, ...], extra: Any, *, ids: bool) -> "_Columns | None":
+    def _compile_columns(self, changed: tuple[str, ...], extra: Any, *, ids: bool) -> "_Columns":
         builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra)).apply_features()
         table, key = builder.table, self.bound.spec.primary_key
         names = (*key, *changed)
@@ -232,10 +239,11 @@ class BulkUpdate(_ByFilter):
         ch.touch(builder)
         statement = builder.restrict(sa.update(table)).values(builder.sets)
         plan = self.returning(builder, statement, 0, ids=ids)
-        if not plan.plain or plan.unmatched or builder.replacement is not None:
-            return None
         return _Columns(
-            plan, tuple(table.c[name].type for name in names), {name: builder.encodes.get(name, ()) for name in names}
+            plan,
+            tuple(table.c[name].type for name in names),
+            {name: builder.encodes.get(name, ()) for name in names},
+            bool(not plan.plain or plan.unmatched or builder.replacement is not None),
         )
 
     def _one_by_one(
@@ -309,11 +317,13 @@ class _Columns:
         plan: the statement.
         types: types of the columns: first the key, then what changes.
         encodes: column -> what features do to its values.
+        watched: whether a feature looks at each row, so that they are changed one by one.
     """
 
     plan: Plan
     types: tuple[Any, ...]
     encodes: Mapping[str, Sequence[Convert]]
+    watched: bool
 
 
 @attrs.frozen

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
 from itertools import islice
+from types import NoneType
 from typing import Any
 
 import attrs
@@ -95,9 +96,15 @@ def alike(kept: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> list[tuple[
     return list(groups.items())
 
 
+def lacks(values: Sequence[Any]) -> bool:
+    """Tell whether None is among values, without asking strangers what they equal."""
+    return NoneType in set(map(type, values))
+
+
 def meant(values: Sequence[Any], decoders: Sequence[Convert | None]) -> tuple[Any, ...]:
     """Return what values of the driver mean: it may give back what equals nothing that was passed (datetime.max)."""
-    return tuple(value if decode is None else decode(value) for value, decode in zip(values, decoders, strict=True))
+    found = (value if decode is None else decode(value) for value, decode in zip(values, decoders, strict=True))
+    return tuple(tuple(value) if isinstance(value, list) else value for value in found)
 
 
 class RowEncoder:
@@ -138,20 +145,21 @@ class RowEncoder:
         Raises:
             ValueRefused: a value does not fit, or a required one is missing; `index` tells the row.
         """
-        return [self._column(name, rows) for name in self.names]
+        quick = set(map(type, rows)) == {dict}  # other mappings may make up what they lack
+        return [self._column(name, rows, quick=quick) for name in self.names]
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
         """Encode rows into driver tuples; see `columns`."""
         return list(zip(*self.columns(rows), strict=True)) if self.names else [() for _ in rows]
 
-    def _column(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def _column(self, name: str, rows: Sequence[Mapping[str, Any]], *, quick: bool) -> list[Any]:
         if name in self._constant:
             return [self._constant[name]] * len(rows)
         try:
-            values = [row[name] for row in rows]
+            values = [row[name] for row in rows] if quick else self._filled(name, rows)
         except KeyError:
             values = self._filled(name, rows)
-        if self.bound.fields[name].spec.generated and None in values:
+        if self.bound.fields[name].spec.generated and lacks(values):
             encoded = iter(self._encoded(name, [value for value in values if value is not None]))
             return [None if value is None else next(encoded) for value in values]
         return self._encoded(name, values)
@@ -181,7 +189,9 @@ class RowEncoder:
 
     def _filled(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = self.bound.fields[name].spec
-        values = [row.get(name, _MISSING) for row in rows]
+        values = [row[name] if name in row else _MISSING for row in rows]  # noqa: SIM401  # a get may make values up
+        if not any(value is _MISSING for value in values):
+            return values
         if name in self.shared:
             shared = self.shared[name]
             return [shared if value is _MISSING else value for value in values]
@@ -189,7 +199,7 @@ class RowEncoder:
         if source is not None:
             return [source(self.call) if value is _MISSING else value for value in values]
         if not (spec.nullable or spec.generated):
-            index = values.index(_MISSING)
+            index = next(place for place, value in enumerate(values) if value is _MISSING)
             msg = f"{name} is required"
             raise ValueRefused(msg, f"give {name}: {spec.type}", index)
         return [None if value is _MISSING else value for value in values]

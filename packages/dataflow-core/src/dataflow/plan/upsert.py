@@ -310,10 +310,11 @@ class BulkUpsert(BulkWriting):
             default = shared.get(name)
             values = [row.get(name, default) for row in rows]
             try:
-                if None in values:
+                if rw.lacks(values):
                     msg = "the key is missing"
                     raise ValueRefused(msg, f"give {name} in every row")
-                columns.append(self.bound.fields[name].column(values))
+                encoded = self.bound.fields[name].column(values)
+                columns.append(list(map(tuple, encoded)) if type(encoded[0]) is list else encoded)
             except ValueRefused:
                 raise self.bound.refuse(self._key_faults(rows, shared, key), self.name) from None
         return list(zip(*columns, strict=True))

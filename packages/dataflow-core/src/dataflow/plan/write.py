@@ -107,10 +107,12 @@ class Create(ModelOperation):
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         fields: Mapping[str, Any] = params
+        nested = False
         if len(params) == 1:
             ((name, value),) = params.items()
-            fields = value if type(value) is dict and self.route.get(name) == "values" else params
-        plan: Plan | None = self.bound.plans.peek(("create", *fields))
+            nested = type(value) is dict and self.route.get(name) == "values"
+            fields = value if nested else params
+        plan: Plan | None = self.bound.plans.peek(("create", nested, *fields))
         if plan is not None:
             rows = yield from run_plan(plan, list(fields.values()), call)
         else:
@@ -128,9 +130,9 @@ class Create(ModelOperation):
     def _remember(self, params: Mapping[str, Any], fields: Mapping[str, Any], plan: Plan) -> None:
         """Keep a plan for calls that give nothing but these fields: none of them a chosen id, no options."""
         routes = {self.route[name] for name in params}
-        only_fields = routes <= {None} or (routes == {"values"} and len(params) == 1)
-        if only_fields and not self.keyed and not set(self.counted) & fields.keys():
-            self.bound.plans.put(("create", *fields), plan)
+        nested = routes == {"values"} and len(params) == 1
+        if (nested or routes <= {None}) and not self.keyed and not set(self.counted) & fields.keys():
+            self.bound.plans.put(("create", nested, *fields), plan)
 
     def _compile(self, fields: Mapping[str, Any], extra: Any) -> Plan:
         problems = missing_fields(self, fields)
@@ -207,8 +209,13 @@ class Update(ModelOperation):
     ) -> None:
         """Keep a plan for calls that give nothing but a key and plain values of the same fields."""
         routes = [self.route[name] for name in params]
-        flat = set(routes) == {"id", None} and len(values) == len(params)
-        nested = len(routes) == 2 and set(routes) in ({"id", "values"}, {"id", "fields"})
+        dicts = [name for name, value in params.items() if type(value) is dict]
+        flat = set(routes) == {"id", None} and not dicts
+        nested = (
+            len(routes) == 2
+            and set(routes) in ({"id", "values"}, {"id", "fields"})
+            and [self.route[name] for name in dicts] in (["values"], ["fields"])
+        )
         if not (flat or nested) or routes.count("id") != 1 or len(self.bound.spec.primary_key) > 1:
             return
         place = 0 if routes[0] == "id" else len(values) - 1 if nested else routes.index("id")

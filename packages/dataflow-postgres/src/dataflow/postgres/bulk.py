@@ -22,7 +22,8 @@ STAGE_FROM = 500
 UNNESTED_AT_ONCE = 50_000
 """Rows that a statement takes as arrays, so that memory stays bounded."""
 _JUMP = 1000
-_PARAMETER = re.compile(r"\$(\d+)")
+_PARAMETER = re.compile(r'"(?:[^"]|"")*"|\$(\d+)')
+"""A quoted name, which may hold anything, or a parameter."""
 
 
 class Bulk(Dialect):
@@ -89,7 +90,8 @@ class Bulk(Dialect):
         Its name stands for its columns: the driver remembers their types by it.
         """
         names = ", ".join(map(self.quote, insert.columns))
-        table = f"dataflow_{md5(insert.table.encode(), usedforsecurity=False).hexdigest()[:16]}"
+        shape = "\0".join([insert.table, *insert.columns, *map(self.type_text, insert.types)])
+        table = f"dataflow_{md5(shape.encode(), usedforsecurity=False).hexdigest()[:16]}"
         staged, target = f'pg_temp."{table}"', self.quote(insert.table)
         create = f"CREATE TEMP TABLE {table} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA"  # noqa: S608
         yield Command(create, COUNT, writes=True), ()
@@ -194,7 +196,7 @@ class Bulk(Dialect):
 
 def _shifted(text: str, by: int) -> str:
     """Renumber the parameters of a piece of SQL."""
-    return _PARAMETER.sub(lambda found: f"${int(found[1]) + by}", text) if by else text
+    return _PARAMETER.sub(lambda found: f"${int(found[1]) + by}" if found[1] else found[0], text) if by else text
 
 
 _SEQUENCE = """\

@@ -205,7 +205,12 @@ class PostgresSession:
         if command.returns is COPY:
             assert command.target is not None
             table, columns = command.target
-            return _count(await raw.copy_records_to_table(table, records=arguments, columns=columns))
+            try:
+                return _count(await raw.copy_records_to_table(table, records=arguments, columns=columns))
+            except Exception:
+                if not raw.is_closed():
+                    await raw.reload_schema_state()  # the driver keeps the types of columns: they may have changed
+                raise
         return await raw.fetch(command.sql, *arguments)
 
     async def _send_counted(self, command: Command, arguments: Sequence[Any]) -> int:

@@ -3,6 +3,7 @@
 They are used in queries only, never in stored DDL, so that files open in any other SQLite tool.
 """
 
+import json
 import math
 import re
 import sqlite3
@@ -129,6 +130,17 @@ def _overflow() -> None:
     _refuse("the result does not fit in 64 bits")
 
 
+def _dump(value: Any) -> str:
+    """Write JSON that others may have written; the codec would make null of their infinities."""
+    text = dump_json(value)
+    if "null" in text:
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            return str(_refuse("the stored JSON holds an infinity or NaN, which is no JSON"))
+    return text
+
+
 def _contains(outer: Any, inner: Any) -> bool:
     """Tell whether JSON `outer` contains `inner`, by PostgreSQL's rules for ``@>``."""
     if isinstance(outer, dict) and isinstance(inner, dict):
@@ -174,7 +186,7 @@ def _json_order(document: str | None, operand: str | None) -> int | None:
 
 def _json_value(document: str | None) -> str | None:
     """Write JSON so that equal values have equal texts: 1.0 as 1."""
-    return None if document is None else dump_json(_whole_numbers(load_json(document)))
+    return None if document is None else _dump(_whole_numbers(load_json(document)))
 
 
 def _whole_numbers(value: Any) -> Any:
@@ -192,7 +204,7 @@ def _json_member(document: str | None, path: str) -> str | None:
         if not isinstance(value, dict) or key not in value:
             return None
         value = value[key]
-    return dump_json(value)
+    return _dump(value)
 
 
 def _json_contains(outer: str | None, inner: str | None) -> bool | None:
@@ -217,7 +229,7 @@ def _json_append(document: str | None, item: str) -> str | None:
     items = [] if document is None else load_json(document)
     if not isinstance(items, list):
         return str(_refuse("$append needs a list, and the stored JSON is not one"))
-    return dump_json([*items, load_json(item)])
+    return _dump([*items, load_json(item)])
 
 
 class _DecimalSum:

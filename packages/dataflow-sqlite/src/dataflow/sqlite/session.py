@@ -45,16 +45,18 @@ def watch(link: "Link") -> Generator[int, None, None]:
 
     Ctrl-C interrupts a statement that way in the main thread; in other threads Python runs no signal handlers.
     """
+    answer = 0
     while True:
         try:
             while True:
-                yield 0
+                yield answer
+                answer = 0
         except GeneratorExit:
             return
         except BaseException as error:  # noqa: BLE001  # sqlite3 would drop it
             if link.turn is not None:
                 link.turn.stop = error
-            yield 1
+            answer = 1
 
 
 class SQLiteSession:
