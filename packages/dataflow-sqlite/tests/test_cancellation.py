@@ -4,6 +4,9 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -196,6 +199,43 @@ async def test_cancelling_one_of_several_calls_in_a_transaction_leaves_the_other
 
 class Stop(Exception):
     """What a signal handler raises."""
+
+
+def test_one_interruption_after_another_leaves_the_connection_whole(tmp_path):
+    """A signal may come at any moment of the statement after the one that was interrupted."""
+    script = textwrap.dedent("""
+        import random, signal
+        from dataflow import DataFlow
+        from dataflow.runtime import LocalRuntime
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        chance = random.Random(7)
+        with DataFlow(":memory:") as db:
+            @db.model
+            class Row:
+                n: int
+
+            db.express_sync.bulk_create("Row", [{"n": n} for n in range(150)])
+            query = "SELECT count(*) AS found FROM rows a, rows b, rows c WHERE (a.n + b.n + c.n) % 7 = 3"
+            workflow = db.workflow().add_node("AsyncSQLDatabaseNode", "slow", {"query": query}).build()
+            signal.signal(signal.SIGALRM, stop)
+            interrupted = 0
+            for turn in range(60):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0005, 0.006))
+                    LocalRuntime().execute(workflow)
+                except KeyboardInterrupt:
+                    interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            results, _ = LocalRuntime().execute(workflow)
+            print(interrupted > 30, results["slow"]["result"]["data"])
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=100)
+    times = [len(range(rest, 150, 7)) for rest in range(7)]
+    found = sum(times[a] * times[b] * times[(3 - a - b) % 7] for a in range(7) for b in range(7))
+    assert (done.stdout, done.stderr) == (f"True [{{'found': {found}}}]\n", "")
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, Stop])

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ class Link:
         lock: whose the connection is.
         guard: held while a program runs on it.
         turn: the program that runs on it; changed under `turning`.
+        watcher: looks for signals meanwhile.
     """
 
     def __init__(self, path: str, config: Config, *, reads_only: bool) -> None:
@@ -50,6 +52,7 @@ class Link:
         self.guard = threading.Lock()
         self.turning = threading.Lock()
         self.turn: Turn | None = None
+        self.watcher: Generator[int, None, None] | None = None
         self.raw: sqlite3.Connection | None = None
         self.aio: aiosqlite.Connection | None = None
         self.max_parameters = 999
@@ -92,8 +95,14 @@ class Link:
             raw.close()
             raise
         self.max_parameters = raw.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-        raw.set_progress_handler(watch(self).__next__, SIGNALS_EVERY)
+        self.watch(raw)
         return raw
+
+    def watch(self, raw: sqlite3.Connection) -> None:
+        """Look for signals while statements run on a connection."""
+        self.watcher = watch(self)
+        next(self.watcher)  # a signal at its very beginning would end it
+        raw.set_progress_handler(self.watcher.__next__, SIGNALS_EVERY)
 
     def prepare(self, raw: sqlite3.Connection) -> None:
         """Set a connection's session state, all of it."""

@@ -91,6 +91,9 @@ class SQLiteSession:
                 program.close()
                 msg = "the database was closed while an operation ran"
                 raise UsageError(msg, hint="close it after the last operation", code="closed")
+            if link.watcher is not None and link.watcher.gi_frame is None:  # type: ignore[attr-defined]
+                # it has ended: a signal hit while it dealt with another
+                link.watch(raw)
             link.turn = turn
             try:
                 return self._steps(raw, program, turn)
