@@ -883,3 +883,24 @@ def test_ctrl_c_while_waiting_for_another_run_leaves_the_queue(db):
     leave.set()
     thread.join()
     assert db.express_sync.update("Account", 1, {"balance": {"$inc": 1}})["balance"] == 2
+
+
+@pytest.mark.parametrize(("name", "code"), [("trio", "bad-setting"), ("uvloop", "missing-capability"), ("", None)])
+def test_the_loop_of_synchronous_calls_is_named_by_the_environment(name: str, code: str | None) -> None:
+    """uvloop is not installed where the tests run; a name that is none is refused, not ignored."""
+    script = (
+        "import sys; sys.modules['uvloop'] = None\n"
+        "from dataflow import _loop\n"
+        "from dataflow.errors import DataFlowError\n"
+        "async def one(): return 1\n"
+        "try: print(_loop.run(one()))\n"
+        "except DataFlowError as error: print(error.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        env={**os.environ, "DATAFLOW_EVENT_LOOP": name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == (str(code or 1), "")

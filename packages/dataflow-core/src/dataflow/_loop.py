@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Coroutine
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from dataflow.errors import ConfigurationError, MissingCapability, UsageError
@@ -26,7 +27,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
         msg = f"DATAFLOW_EVENT_LOOP is 'asyncio' or 'uvloop', not {name!r}"
         raise ConfigurationError(msg, hint="correct it, or unset it", code="bad-setting")
     try:
-        import uvloop  # type: ignore[import-not-found,unused-ignore]
+        uvloop = import_module("uvloop")  # the extra `uvloop`
     except ImportError as error:
         msg = "DATAFLOW_EVENT_LOOP=uvloop, and uvloop is not installed"
         raise MissingCapability(msg, hint="pip install uvloop, or unset the variable") from error

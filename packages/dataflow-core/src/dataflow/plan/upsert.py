@@ -314,7 +314,7 @@ class BulkUpsert(BulkWriting):
                     msg = "the key is missing"
                     raise ValueRefused(msg, f"give {name} in every row")
                 encoded = self.bound.fields[name].column(values)
-                columns.append(list(map(tuple, encoded)) if type(encoded[0]) is list else encoded)
+                columns.append(list(map(tuple, encoded)) if encoded and type(encoded[0]) is list else encoded)
             except ValueRefused:
                 raise self.bound.refuse(self._key_faults(rows, shared, key), self.name) from None
         return list(zip(*columns, strict=True))

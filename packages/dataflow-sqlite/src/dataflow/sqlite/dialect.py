@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
-import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite as sqlite_types
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -371,7 +370,7 @@ class SQLite(Dialect):
         for start in range(0, len(rows), size):
             count = min(size, len(rows) - start)
             arguments = interleaved(rows.columns(start, start + count), count)
-            command = full if count == size else attrs.evolve(full, sql=_values(insert, count))
+            command = full if count == size else Command(_values(insert, count), full.returns, writes=True)
             reply = yield command, [*arguments, *insert.arguments] if insert.arguments else arguments
             if insert.returning:
                 returned += sorted(reply) if counted else reply
