@@ -61,9 +61,14 @@ _CANONICAL = re.compile(r"-?(?:[1-9]\d*(?:\.\d*[1-9])?|0\.\d*[1-9]|0(?<!-0))").f
 """Texts of most Decimals that are canonical; a closer look at the others costs more."""
 
 
+def is_canonical(value: Decimal) -> bool:
+    """Tell quickly that `canonical_decimal` would change nothing; False may mean that only it can tell."""
+    return type(value) is Decimal and len(text := str(value)) < _SHORT and _CANONICAL(text) is not None
+
+
 def canonical_decimal(value: Decimal) -> Decimal:
     """Strip trailing zeros, exponent and the sign of zero, without rounding."""
-    if type(value) is Decimal and len(text := str(value)) < _SHORT and _CANONICAL(text):
+    if is_canonical(value):
         return value
     if not value.is_finite():
         msg = "NaN and infinities cannot be stored"

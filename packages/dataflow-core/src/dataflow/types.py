@@ -22,6 +22,7 @@ from dataflow.canonical import (
     canonical_json,
     check_text,
     encodable,
+    is_canonical,
     kind,
 )
 
@@ -466,5 +467,6 @@ __all__ = [
     "canonical_decimal",
     "canonical_json",
     "filter_value",
+    "is_canonical",
     "kind",
 ]

@@ -11,12 +11,14 @@ from dataflow.errors import DataFlowError, NotFoundError
 from dataflow.filters import shape
 from dataflow.plan import include as related
 from dataflow.plan import sorting
+from dataflow.plan.bound import BoundModel
 from dataflow.plan.builder import Plan, PlanBuilder, row_count
 from dataflow.plan.operation import SCALARS, ModelOperation, Result, run_plan
 from dataflow.session import Call
 
 MANY_ROWS = 10_000
 _FOUND = {"found": True}
+_PAGING = {"sort", "order_by", "cursor", "offset"}
 
 
 def not_found(operation: ModelOperation, by_key: bool) -> DataFlowError:  # noqa: FBT001
@@ -122,6 +124,10 @@ class List(_Reading):
 
     name = "list"
 
+    def __init__(self, bound: BoundModel) -> None:
+        super().__init__(bound)
+        self.by_key = sorting.total_order(bound, ())
+
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         _, options = self.split(params)
         extra = self.shaped(options, call)
@@ -159,6 +165,8 @@ class List(_Reading):
         return (yield from self._result(plan, rows, page, total, call, extra))
 
     def _page(self, options: Mapping[str, Any]) -> _Page:
+        if _PAGING.isdisjoint(options):
+            return _Page(self.by_key, self.whole(options, "limit"), 0, None)
         given = options.get("sort"), options.get("order_by")
         if all(given):
             raise self.fault("sort and order_by mean the same; both were given", "give one of them")

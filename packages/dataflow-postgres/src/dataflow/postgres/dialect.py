@@ -48,6 +48,8 @@ _EXACT = Context(prec=150_000, Emax=999_999, Emin=-999_999)
 
 def _canonical(value: Decimal) -> Decimal:
     """Strip trailing zeros, which computed or foreign numbers may have; without exponent."""
+    if t.is_canonical(value):
+        return value
     if not value:
         return Decimal(0)
     stripped = value.normalize(_EXACT)
@@ -57,7 +59,7 @@ def _canonical(value: Decimal) -> Decimal:
 def _sorted_json(text: str) -> Any:
     """Read JSON; jsonb keeps keys by length."""
     value = load_json(text)
-    return _in_order(value) if type(value) in (dict, list) else value
+    return _in_order(value) if type(value) in _CONTAINERS else value
 
 
 def _in_order(value: Any) -> Any:
@@ -65,14 +67,18 @@ def _in_order(value: Any) -> Any:
         names = sorted(value)
         if names != list(value):
             value = {name: value[name] for name in names}
-        for name, item in value.items():
-            if type(item) in (dict, list):
-                value[name] = _in_order(item)
-        return value
-    for index, item in enumerate(value):
-        if type(item) in (dict, list):
-            value[index] = _in_order(item)
+        if not _CONTAINERS.isdisjoint(map(type, value.values())):
+            for name, item in value.items():
+                if type(item) in _CONTAINERS:
+                    value[name] = _in_order(item)
+    elif not _CONTAINERS.isdisjoint(map(type, value)):
+        for index, item in enumerate(value):
+            if type(item) in _CONTAINERS:
+                value[index] = _in_order(item)
     return value
+
+
+_CONTAINERS = frozenset((dict, list))
 
 
 def _uuid(value: UUID) -> UUID:
