@@ -14,6 +14,9 @@ from benchmarks import bulk, databases, engine, features, footprint, frameworks,
 from benchmarks.harness import CASES, Outcome, hold, machine
 from dataflow.testing.server import ExistingServer, PostgresServer
 
+_ORDER = ("engine", "features", "footprint", "sqlite", "postgresql", "frameworks")
+"""What comes first; bulk operations come last, for they leave large heaps behind."""
+
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
@@ -59,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the cases, print the table, write JSON; 0 unless a result was wrong."""
     options = _arguments(arguments)
     names = [name for name in CASES if not options.only or any(re.search(part, name) for part in options.only)]
+    names.sort(key=lambda name: ("bulk" in name, _ORDER.index(name.partition("/")[0])))
     if options.list:
         print("\n".join(names))
         return 0

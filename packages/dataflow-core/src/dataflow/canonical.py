@@ -129,7 +129,7 @@ def are_canonical(values: Sequence[Any]) -> bool:
         kinds = set(map(type, level))
         if (
             not kinds <= _PLAIN
-            or (str in kinds and not _are_texts([value for value in level if type(value) is str]))
+            or (str in kinds and not _are_texts(level if len(kinds) == 1 else [v for v in level if type(v) is str]))
             or (int in kinds and not _are_safe([value for value in level if type(value) is int], _SAFE_INT))
             or (float in kinds and not _are_floats([value for value in level if type(value) is float]))
         ):

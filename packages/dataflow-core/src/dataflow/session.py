@@ -104,11 +104,13 @@ class Call:
 
     __slots__ = ("_now", "after_commit", "ambient", "core", "node_id", "options", "run", "session")
 
-    def __init__(self, core: "Core", node_id: str = "", *, ambient: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, core: "Core", node_id: str = "", *, ambient: Mapping[str, Any] | None = None, run: Run | None = None
+    ) -> None:
         self.core = core
         self.options: Mapping[str, Any] = _NOTHING
         self.ambient = surroundings() if ambient is None else ambient
-        self.run = CURRENT_RUN.get()
+        self.run = run or CURRENT_RUN.get()
         self.node_id = node_id
         self.session: Session = None  # type: ignore[assignment]  # set before the first step
         self.after_commit: list[Callable[[], Any]] = []

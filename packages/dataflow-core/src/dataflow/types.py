@@ -126,7 +126,7 @@ class IntType(_Plain):
 
     def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
         if self._only(values, int, nullable=nullable):
-            present = [value for value in values if value is not None]
+            present = [value for value in values if value is not None] if nullable else values
             if not present or (min(present) >= INT_MIN and max(present) <= INT_MAX):
                 return values
         return FieldType.accept_column(self, values, nullable=nullable)
@@ -156,9 +156,9 @@ class FloatType(_Plain):
 
     def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
         if self._only(values, float, nullable=nullable):
-            cleaned = [None if value is None else value + 0.0 for value in values]
-            if math.isfinite(sum(value for value in cleaned if value is not None)):
-                return cleaned
+            present = [value for value in values if value is not None] if nullable else values
+            if math.isfinite(sum(present)):
+                return values if 0.0 not in present else [None if value is None else value + 0.0 for value in values]
         return FieldType.accept_column(self, values, nullable=nullable)
 
 

@@ -28,12 +28,25 @@ class BoundField:
     Attributes:
         spec: the field.
         type: its type.
+        plain_int: whether a filter on it takes integers as they are.
         encoded: whether features change its values on their way in, so that the database cannot order them.
         encode: any value of the user's -> the driver's; raises `ValueRefused`.
         decode: the driver's value (never None) -> what results show; None for identity.
     """
 
-    __slots__ = ("_store", "_store_column", "decode", "encode", "encoded", "name", "nullable", "spec", "store", "type")
+    __slots__ = (
+        "_store",
+        "_store_column",
+        "decode",
+        "encode",
+        "encoded",
+        "name",
+        "nullable",
+        "plain_int",
+        "spec",
+        "store",
+        "type",
+    )
 
     def __init__(self, spec: FieldSpec, dialect: Dialect) -> None:
         self.spec = spec
@@ -43,6 +56,7 @@ class BoundField:
         self._store = dialect.encoder(spec.type)
         self._store_column = dialect.column_encoder(spec.type)
         self.store: Convert = self._store or _identity
+        self.plain_int = spec.type.storage == "int" and self._store is None
         self.encoded = False
         self.encode = self.encoder()
         self.decode = _chain(dialect.decoder(spec.type), spec.type.restore())
@@ -66,6 +80,7 @@ class BoundField:
         """Return the field as it is where features change its values on their way in and out."""
         changed = copy(self)
         changed.encoded = bool(encodes)
+        changed.plain_int = False
         changed.store = _chain(*encodes, self._store) or _identity
         changed.encode = self.encoder(*encodes)
         changed.decode = _chain(self.decode, *decodes)
@@ -73,6 +88,8 @@ class BoundField:
 
     def filter_operand(self, value: Any, *, end: bool = False) -> Any:
         """Encode an operand of a filter: as `encode`, but ISO text of dates and times is parsed."""
+        if type(value) is int and self.plain_int:
+            return self.type.accept(value)
         if value is None:
             msg = "None cannot be compared with this operator"
             raise t.ValueRefused(msg, "use {'field': None} or {'$null': True}")

@@ -371,7 +371,8 @@ class BulkDelete(_ByFilter):
                 raise self.bound.refuse(problems, self.name)
             hint = "pass confirmed=True to delete every record, or give a filter"
             raise self.fault("an empty filter would delete every record", hint, "unconfirmed")
-        return (yield from atomic(call, self._delete(documents, limit, extra, call, ids=ids)))
+        body = self._delete(documents, limit, extra, call, ids=ids)
+        return (yield from body if len(documents) == 1 else atomic(call, body))
 
     def _documents(self, options: Mapping[str, Any], limit: int | None) -> list[Mapping[str, Any]]:
         document = self.mapping(options, "filter")

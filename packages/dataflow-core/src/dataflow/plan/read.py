@@ -53,7 +53,10 @@ class Read(_Reading):
             ((name, key),) = params.items()
             known: Plan | None = self.bound.plans.peek(("read", name, type(key)))
             if known is not None:
-                rows = yield from run_plan(known, [key], call)
+                if known.plain and not known.unmatched:
+                    rows = yield known.command, known.arguments([key], call)
+                else:
+                    rows = yield from run_plan(known, [key], call)
                 if rows:
                     return Result(known.decode(rows[0]), _FOUND)
                 return Result({self.bound.spec.primary_key[0]: key}, {"found": False})

@@ -86,6 +86,9 @@ class NodeFailed(Exception):  # an internal signal
         self.cause = cause
 
 
+_NOTHING: Mapping[str, Any] = {}
+
+
 @attrs.define
 class RunState:
     """One run under way.
@@ -112,7 +115,7 @@ class RunState:
             InputError: an output that a connection names is not in the result.
         """
         try:
-            return task.inputs(self.results, self.parameters.get(task.id, {}))
+            return task.inputs(self.results, self.parameters.get(task.id, _NOTHING))
         except KeyError as error:
             wanted = next((w for w in task.wiring if w[1] == error.args[0]), ("?", str(error.args[0]), "?"))
             have = ", ".join(map(str, self.results[wanted[0]])) if wanted[0] in self.results else "nothing"
@@ -137,8 +140,7 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
     core, run, watched = tasks[0].core, state.run, state.progress is not None
     assert core is not None
     for done, task in enumerate(tasks, 1):
-        call = Call(core, task.id, ambient=state.ambient)
-        call.run = run
+        call = Call(core, task.id, ambient=state.ambient, run=run)
         call.session = session
         start = 0.0
         if watched:

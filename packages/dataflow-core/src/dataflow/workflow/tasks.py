@@ -80,7 +80,7 @@ class Task:
         """Merge constants, parameters of this run, and what is connected."""
         if not self.wiring:
             return {**self.constants, **extra} if extra else self.constants
-        inputs = {**self.constants, **extra}
+        inputs = {**self.constants, **extra} if extra or self.constants else {}
         for source, output, name in self.wiring:
             inputs[name] = results[source][output]
         return inputs
