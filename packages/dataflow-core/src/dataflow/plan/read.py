@@ -32,12 +32,18 @@ def not_found(operation: ModelOperation, by_key: bool) -> DataFlowError:  # noqa
 class _Reading(ModelOperation):
     """What Read and List share: projection, include, hidden columns."""
 
+    def __init__(self, bound: BoundModel) -> None:
+        super().__init__(bound)
+        self.columns = tuple(bound.fields)
+
     def _projection(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        if "fields" not in options:
+            return self.columns
         names = self.names(options, "fields")
         problems = [p for name in names if (p := self.known_field(name, "fields"))]
         if problems:
             raise self.bound.refuse(problems, self.name)
-        return names or tuple(self.bound.fields)
+        return names or self.columns
 
     def _select(self, builder: PlanBuilder, names: tuple[str, ...]) -> Any:
         return builder.restrict(sa.select(*[builder.table.c[name] for name in names]))

@@ -4,6 +4,8 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -82,9 +84,18 @@ def order_by(builder: PlanBuilder, sort: Sort) -> list[Any]:
 
 def write_cursor(sort: Sort, record: Mapping[str, Any]) -> str:
     """Return the opaque text that stands for the place after `record`."""
-    order = ["-" * descending + name for name, descending in sort]
-    data = {"s": order, "v": [to_wire(record[name]) for name, _ in sort]}
-    return base64.urlsafe_b64encode(dump_json(data).encode()).decode()
+    values = [record[name] for name, _ in sort]
+    wired = values if _PLAIN.issuperset(map(type, values)) else list(map(to_wire, values))
+    return base64.urlsafe_b64encode(dump_json({"s": _order(sort), "v": wired}).encode()).decode()
+
+
+_PLAIN = frozenset((int, str, bool, NoneType))
+"""Types that a wire format leaves as they are."""
+
+
+@lru_cache(maxsize=256)
+def _order(sort: Sort) -> list[str]:
+    return ["-" * descending + name for name, descending in sort]
 
 
 def read_cursor(bound: "BoundModel", text: Any, sort: Sort) -> list[Any]:
@@ -93,7 +104,7 @@ def read_cursor(bound: "BoundModel", text: Any, sort: Sort) -> list[Any]:
     Raises:
         InputError: the text is no cursor, or belongs to another sort.
     """
-    order = ["-" * descending + name for name, descending in sort]
+    order = _order(sort)
     try:
         data = json.loads(base64.urlsafe_b64decode(text.encode()))
         given, values = list(data["s"]), [from_wire(value) for value in data["v"]]
