@@ -263,3 +263,9 @@ async def test_a_page_by_any_sort_searches_the_index(desk: Any, sort: list[str])
         raw = desk.db.core.database.writer.raw
         steps = raw.execute(f"EXPLAIN QUERY PLAN {paged}", [None] * paged.count("?")).fetchall()
         assert any("SEARCH" in step[3] and "note>" in step[3] for step in steps)
+
+
+async def test_a_page_far_behind_an_offset_warns_and_names_the_cursor(desk: Any) -> None:
+    with pytest.warns(UserWarning, match=r"RowListNode skips 10,001 records by reading them; page with cursor="):
+        await desk.db.express.list("Row", offset=10_001, limit=1)
+    assert (await desk.db.express.list("Row", offset=10_000, limit=1))["records"] == []

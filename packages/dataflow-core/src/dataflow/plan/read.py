@@ -189,6 +189,9 @@ class List(_Reading):
         cursor = options.get("cursor")
         after = None if cursor is None else sorting.read_cursor(self.bound, cursor, sort)
         offset = self.whole(options, "offset") or 0
+        if offset > MANY_ROWS:
+            msg = f"{self.bound.name}ListNode skips {offset:,} records by reading them; page with cursor=next_cursor"
+            warnings.warn(msg, stacklevel=2)
         if after is not None and offset:
             raise self.fault("cursor and offset were both given", "page with one of them")
         return _Page(sort, self.whole(options, "limit"), offset, after)
