@@ -277,7 +277,7 @@ KINDS = (
     OperationKind(
         "bulk_upsert",
         "BulkUpsertNode",
-        "dataflow.plan.upsert:BulkUpsert",
+        "dataflow.plan.bulk_upsert:BulkUpsert",
         (
             _DATA,
             P("key_fields", "list[str]", doc="The unique key; the one unique index, or the primary key, by default."),
