@@ -91,7 +91,13 @@ def error_classes() -> str:
 def commands() -> str:
     """Every command with its help."""
     parts = [f"{NOTE}# The command line\n\nExit codes: 0 done, 1 a problem was found, 2 wrong usage.\n"]
-    group = click.Context(click.Group("dataflow"), info_name="dataflow", terminal_width=100, max_content_width=100)
+    group = click.Context(
+        click.Group("dataflow"),
+        info_name="dataflow",
+        terminal_width=100,
+        max_content_width=100,
+        help_option_names=["-h", "--help"],  # as the program's; click keeps what a command was first asked with
+    )
     for name, spec in sorted(PluginSet().commands.items()):
         command = load(spec.command)
         text = command.get_help(click.Context(command, info_name=name, parent=group, max_content_width=100))

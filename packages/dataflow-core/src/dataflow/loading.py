@@ -88,7 +88,7 @@ class Joined:
         batch_size: most rows per statement, or None for what suits the database.
     """
 
-    command: Command
+    command: "Command"
     arguments: Sequence[Any]
     types: "tuple[TypeEngine[Any], ...]"
     batch_size: int | None = None
