@@ -96,6 +96,7 @@ async def test_idle_connections_that_an_administrator_ends_are_replaced_unnotice
     ):
         pids = pg.connections()
         await asyncio.to_thread(pg.terminate, pids)
+        await asyncio.sleep(0.2)  # the news has to arrive: a write that was sent already is not sent again
         await call()
         assert not set(pids) & set(pg.connections())
     await healthy(pg, db, [1, 2, 3])
