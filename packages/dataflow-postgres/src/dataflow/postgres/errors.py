@@ -29,9 +29,10 @@ LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.IdleSessionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalClientError,  # the server's goodbye met a statement on its way, say
     ConnectionError,
 )
-"""Errors after which a connection is gone."""
+"""Errors after which a connection is gone, or of no use."""
 
 
 def is_lost(error: BaseException) -> bool:
