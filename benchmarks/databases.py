@@ -6,7 +6,7 @@ The same durability everywhere: SQLite in WAL with ``synchronous = NORMAL``; Pos
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,3 @@ SERVER: Callable[[], str] = _no_server
 def now() -> datetime:
     """Return the instant, as hand-written code would."""
     return datetime.now(UTC)
-
-
-Op = Callable[[], Awaitable[Any]]

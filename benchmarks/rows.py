@@ -5,7 +5,7 @@ the measurements this project started from. `Item` has 8, with Decimal, and no t
 """
 
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -140,8 +140,3 @@ def settled(record: dict[str, Any]) -> dict[str, Any]:
         for name, value in record.items()
         if name not in ("id", "created_at", "updated_at", "found", "updated", "created")
     }
-
-
-def today() -> date:
-    """Return the day, for the report."""
-    return datetime.now(UTC).date()

@@ -94,7 +94,18 @@ class FieldType:
 
 
 class _Plain(FieldType):
-    """A type without parameters: all its instances are equal."""
+    """A type without parameters: all its instances are equal.
+
+    Attributes:
+        exact: the Python type whose own values, not those of subclasses, are accepted as they are; None: look at each.
+    """
+
+    exact: ClassVar[type | None] = None
+
+    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
+        if self.exact is not None and self._only(values, self.exact, nullable=nullable):
+            return values
+        return FieldType.accept_column(self, values, nullable=nullable)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self)
@@ -188,17 +199,13 @@ class BoolType(_Plain):
 
     name: ClassVar[str] = "bool"
     storage: ClassVar[str] = "bool"
+    exact: ClassVar[type | None] = bool
     orders: ClassVar[bool] = False
 
     def accept(self, value: Any) -> bool:
         if value is True or value is False:
             return value
         raise self._refuse(value, "pass True or False")
-
-    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
-        if self._only(values, bool, nullable=nullable):
-            return values
-        return FieldType.accept_column(self, values, nullable=nullable)
 
 
 class BytesType(_Plain):
@@ -264,17 +271,13 @@ class DateType(_Plain):
 
     name: ClassVar[str] = "date"
     storage: ClassVar[str] = "date"
+    exact: ClassVar[type | None] = date
 
     def accept(self, value: Any) -> date:
         if isinstance(value, datetime) or not isinstance(value, date):
             hint = {str: "pass date.fromisoformat(…)", datetime: "pass its .date()"}.get(type(value), "")
             raise self._refuse(value, hint)
         return value
-
-    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
-        if self._only(values, date, nullable=nullable):
-            return values
-        return FieldType.accept_column(self, values, nullable=nullable)
 
     def from_text(self, text: str, *, end: bool = False) -> date:
         del end
@@ -332,6 +335,7 @@ class UUIDType(_Plain):
 
     name: ClassVar[str] = "UUID"
     storage: ClassVar[str] = "uuid"
+    exact: ClassVar[type | None] = UUID
 
     def accept(self, value: Any) -> UUID:
         if isinstance(value, UUID):
@@ -343,11 +347,6 @@ class UUIDType(_Plain):
                 msg = "expected UUID, got text that is not a UUID"
                 raise ValueRefused(msg, "pass uuid.uuid4() or its text") from None
         raise self._refuse(value)
-
-    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
-        if self._only(values, UUID, nullable=nullable):
-            return values
-        return FieldType.accept_column(self, values, nullable=nullable)
 
 
 @attrs.frozen

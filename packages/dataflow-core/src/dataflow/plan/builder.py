@@ -54,7 +54,7 @@ class Plan:
     """
 
     __slots__ = (
-        "_binders", "_pairs", "_slots", "columns", "command", "decode", "guards", "hidden", "model",
+        "_binders", "_pairs", "_slots", "columns", "command", "decode", "guards", "model",
         "notifications", "operation", "plain", "records", "unmatched",
     )  # fmt: skip
 
@@ -71,7 +71,6 @@ class Plan:
         self.unmatched = tuple(builder.unmatched)
         self.records = tuple(builder.records)
         self.notifications = tuple(builder.notifications)
-        self.hidden: tuple[str, ...] = ()
         self.plain = not (self.guards or self.records or self.notifications)
 
     def arguments(self, values: list[Any], call: Call) -> list[Any]:

@@ -312,7 +312,7 @@ class BulkCreate(BulkWriting):
         feed = Feed(self, shared, options, call)
         data = self.data(options)
         bodies: Iterator[Program[None]] = (
-            map(feed.write, rw.chunks(data, feed.size)) if rw.is_stream(data) else feed.groups(self.rows(data))
+            map(feed.write, rw.chunks(data, feed.size)) if isinstance(data, Iterator) else feed.groups(self.rows(data))
         )
         yield from self.in_transactions(call, bodies, feed.tally, feed.every)
         return feed.result()

@@ -147,6 +147,7 @@ class BulkUpdate(_ByFilter):
             return (yield from self._one_by_one(rows, extra, call, ids=ids))
         updated = 0
         keys: list[Any] = [None] * len(rows)
+        decoders = [self.bound.core.dialect.decoder(field.type) for field in self.bound.key]
         for group in groups:
             joined = Joined(group.plan.command, group.plan.arguments([], call), group.types, size)
             encoded = Rows(len(group.indexes), group.columns)
@@ -154,19 +155,16 @@ class BulkUpdate(_ByFilter):
             if not ids:
                 updated += sum(replies)
                 continue
-            found = {self._meant(row): self.key_of(group.plan, row) for reply in replies for row in reply}
+            found = {rw.meant(row, decoders): self.key_of(group.plan, row) for reply in replies for row in reply}
             updated += len(found)
             for index, key in zip(group.indexes, group.keys, strict=True):
-                keys[index] = found.get(self._meant(key))
+                keys[index] = found.get(rw.meant(key, decoders))
         return self._updated(updated, keys, ids=ids)
 
     @staticmethod
     def _updated(updated: int, keys: list[Any], *, ids: bool) -> Result:
         out: dict[str, Any] = {"updated": updated, "total": len(keys), "missing": len(keys) - updated}
         return Result({**out, "ids": keys} if ids else out)
-
-    def _meant(self, key: Sequence[Any]) -> tuple[Any, ...]:
-        return rw.meant(key, [self.bound.core.dialect.decoder(field.type) for field in self.bound.key])
 
     def _groups(self, rows: Sequence[Mapping[str, Any]], extra: Any, *, ids: bool) -> "list[_Group] | None":
         """Encode rows of plain values column by column; None where they need a closer look, one by one.
@@ -209,11 +207,12 @@ class BulkUpdate(_ByFilter):
 
     def _order_counts(self, changed: Sequence[str]) -> bool:
         """Tell whether rows may get into each other's way, because of a unique key or of who is under one."""
-        for index in self.bound.spec.indexes:
-            among = set(index.fields) & set(changed) or any(name in (index.where or "") for name in changed)
-            if index.unique and among:
-                return True
-        return any(set(key) & set(changed) for key in self.bound.spec.unique_keys)
+        return any(
+            name in index.fields or name in (index.where or "")
+            for index in self.bound.spec.indexes
+            if index.unique
+            for name in changed
+        )
 
     @staticmethod
     def _may_hold_operators(field: BoundField, values: Sequence[Any]) -> bool:

@@ -59,7 +59,7 @@ class Read(_Reading):
             ((name, key),) = params.items()
             known: Plan | None = self.bound.plans.peek(("read", name, type(key)))
             if known is not None:
-                if known.plain and not known.unmatched:
+                if known.plain and not known.unmatched:  # as run_plan does, without a generator of its own
                     rows = yield known.command, known.arguments([key], call)
                 else:
                     rows = yield from run_plan(known, [key], call)

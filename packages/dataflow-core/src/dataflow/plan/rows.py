@@ -48,11 +48,6 @@ def as_rows(data: Any, first: int = 0) -> Sequence[Mapping[str, Any]] | str:
     return rows
 
 
-def is_stream(data: Any) -> bool:
-    """Tell whether rows can be read only once, and need not be held together."""
-    return isinstance(data, Iterator)
-
-
 def chunks(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
     """Cut what comes out of an iterator into lists of at most `size`."""
     while part := list(islice(rows, size)):
