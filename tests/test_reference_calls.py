@@ -297,12 +297,12 @@ def test_documented_settings_are_accepted_or_refused_never_ignored(url):
     elsewhere = {"multi_tenant": True, "tenant_isolation": "strict", "audit_logging": True, "tenant_id_header": "X"}
     for name, value in elsewhere.items():
         with pytest.raises(ConfigurationError, match="enterprise"):
-            DataFlow(url, **{name: value})
+            DataFlow(url, disable={"enterprise"}, **{name: value})
 
 
 @pytest.mark.parametrize("option", ["multi_tenant", "soft_delete", "versioned", "audit_log"])
-def test_enterprise_options_are_refused_while_nobody_provides_them(db, option):
-    with pytest.raises(MissingCapability, match=option):
+def test_enterprise_options_are_refused_while_nobody_provides_them(url, option):
+    with DataFlow(url, disable={"enterprise"}) as db, pytest.raises(MissingCapability, match=option):
         db.model(type("Order", (), {"__annotations__": {"total": float}, "__dataflow__": {option: True}}))
 
 

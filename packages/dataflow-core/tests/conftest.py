@@ -1,7 +1,8 @@
 """Fixtures for core's tests.
 
 Core alone has no database: these tests run on SQLite and PostgreSQL, so the packages of both must be installed, and
-workflow-dataflow-testing, which starts the server.
+workflow-dataflow-testing, which starts the server. What core says about a package that is missing is tested with the
+package disabled, so workflow-dataflow-enterprise must be installed as well.
 """
 
 import sqlite3

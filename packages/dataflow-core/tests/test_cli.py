@@ -569,6 +569,7 @@ def test_doctor_says_what_is_wrong_with_the_url_without_its_password(monkeypatch
 
 def test_doctor_reports_variables_that_nothing_reads_or_that_do_not_fit(monkeypatch):
     monkeypatch.setenv("DATAFLOW_POOLSIZE", "3")
+    monkeypatch.setenv("DATAFLOW_DISABLE_PLUGINS", "enterprise")
     monkeypatch.setenv("DATAFLOW_MULTI_TENANT", "1")
     monkeypatch.setenv("DATAFLOW_ECHO", "perhaps")
     problems = checks(code=1)["settings"]["problems"]

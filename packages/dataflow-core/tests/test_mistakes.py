@@ -2382,10 +2382,12 @@ def model_option_of_a_later_release(shop):
     """,
 )
 def tenants_without_the_package(shop):
-    @shop.db.model
-    class Tag:
-        label: str
-        __dataflow__ = {"multi_tenant": True}  # noqa: RUF012
+    with DataFlow(f"sqlite:///{shop.path}", disable={"enterprise"}) as other:
+
+        @other.model
+        class Tag:
+            label: str
+            __dataflow__ = {"multi_tenant": True}  # noqa: RUF012
 
 
 @mistake(
@@ -2659,7 +2661,7 @@ def setting_of_a_later_release(shop):
     """,
 )
 def setting_of_a_package_that_is_not_installed(shop):
-    DataFlow(":memory:", multi_tenant=True)
+    DataFlow(":memory:", disable={"enterprise"}, multi_tenant=True)
 
 
 @mistake(

@@ -617,6 +617,11 @@ def test_the_first_plugin_by_name_that_resolves_an_annotation_wins():
     assert asked == [("a", (int,), "Book"), ("b", (int,), "Book")]
 
 
+def without_enterprise(**options):
+    """Open a DataFlow to which no installed plugin provides a feature."""
+    return DataFlow(":memory:", disable={"enterprise"}, **options)
+
+
 SINGLE = {
     "dataflow_tenancy": "multi_tenant",
     "dataflow_soft_delete": "soft_delete",
@@ -640,11 +645,11 @@ def demanding(db, option):
 @pytest.mark.parametrize("hook", SINGLE)
 def test_a_demanded_feature_comes_from_exactly_one_plugin(hook):
     option = SINGLE[hook]
-    with DataFlow(":memory:", plugins=[offer("left", hook, Feature("mine"))]) as db:
+    with without_enterprise(plugins=[offer("left", hook, Feature("mine"))]) as db:
         demanding(db, option)
         assert [feature.name for feature in db.core.models["Note"].features] == ["mine"]
     both = [offer("left", hook, Feature("mine")), offer("right", hook, Feature("yours"))]
-    with DataFlow(":memory:", plugins=both) as db:
+    with without_enterprise(plugins=both) as db:
         with pytest.raises(
             PluginConflictError, match=f"{option} of model Note is provided twice: by 'left' .* 'right'"
         ):
@@ -654,14 +659,14 @@ def test_a_demanded_feature_comes_from_exactly_one_plugin(hook):
 
 def test_an_audit_may_come_from_several_plugins():
     pair = [offer(name, "dataflow_audit", [Feature(name)]) for name in ("zeal", "care")]
-    with DataFlow(":memory:", plugins=pair) as db:
+    with without_enterprise(plugins=pair) as db:
         demanding(db, "audit_log")
         assert [feature.name for feature in db.core.models["Note"].features] == ["care", "zeal"]
 
 
 @pytest.mark.parametrize("option", FEATURE_OPTIONS)
 def test_a_demanded_feature_that_no_plugin_provides_is_refused_with_the_line_to_install_it(option):
-    with DataFlow(":memory:", plugins=[offer("shy", FEATURE_OPTIONS[option], None)]) as db:
+    with without_enterprise(plugins=[offer("shy", FEATURE_OPTIONS[option], None)]) as db:
         with pytest.raises(MissingCapability, match=f"asks for {option}, which no active plugin provides") as caught:
             demanding(db, option)
         assert "pip install 'workflow-dataflow[enterprise]'" in caught.value.hint
@@ -677,13 +682,13 @@ def test_a_setting_of_a_package_that_is_not_installed_is_refused_with_the_line_t
         options = {}
         monkeypatch.setenv(f"DATAFLOW_{name.upper()}", "true")
     with pytest.raises(MissingCapability, match=name) as caught:
-        DataFlow(":memory:", **options)
+        without_enterprise(**options)
     assert "pip install 'workflow-dataflow[enterprise]'" in caught.value.hint
 
 
 def test_a_setting_of_another_package_that_is_off_in_the_environment_asks_for_nothing(monkeypatch):
     monkeypatch.setenv("DATAFLOW_MULTI_TENANT", "false")
-    DataFlow(":memory:").close()
+    without_enterprise().close()
 
 
 def test_a_plugin_that_declares_such_a_setting_makes_it_available(monkeypatch):
@@ -692,7 +697,7 @@ def test_a_plugin_that_declares_such_a_setting_makes_it_available(monkeypatch):
         dataflow_settings=lambda: [SettingSpec("multi_tenant", bool, False), SettingSpec("cache_ttl", int, 300)],
     )
     monkeypatch.setenv("DATAFLOW_CACHE_TTL", "17")
-    with DataFlow(":memory:", plugins=[tenants], multi_tenant=True) as db:
+    with without_enterprise(plugins=[tenants], multi_tenant=True) as db:
         assert (db.config["multi_tenant"], db.config["cache_ttl"]) == (True, 17)
 
 
@@ -948,7 +953,7 @@ async def test_a_lifespan_that_fails_to_stop_does_not_keep_the_database_open():
 # -- the texts of hints.toml change nothing but texts -----------------------------------------------------------------
 def with_model(options):
     def act():
-        with DataFlow(":memory:") as db:
+        with without_enterprise() as db:
 
             @db.model
             class Note:
@@ -988,7 +993,7 @@ def migrating():
 def from_environment(name):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(f"DATAFLOW_{name.upper()}", "on")
-        DataFlow(":memory:")
+        without_enterprise()
 
 
 def situations(tmp_path):
@@ -997,7 +1002,7 @@ def situations(tmp_path):
         yield lambda url=url: DataFlow(url, disable={"postgres"})
     yield lambda: DataFlow(":memory:", disable={"sqlite"})
     for name in sorted({*ELSEWHERE, *_table("setting"), "no_such_setting"}):
-        yield lambda name=name: DataFlow(":memory:", **{name: True})
+        yield lambda name=name: without_enterprise(**{name: True})
         if name in ELSEWHERE:
             yield lambda name=name: from_environment(name)
     for name, package in sorted(_table("unknown_setting").items()):
@@ -1053,13 +1058,14 @@ def test_every_setting_and_capability_of_another_package_has_a_hint():
     assert not ELSEWHERE & {spec.name for spec in CORE_SETTINGS}
 
 
-def test_every_setting_of_a_dialect_has_a_hint_for_those_who_lack_its_package():
+def test_every_setting_of_a_part_has_a_hint_for_those_who_lack_its_package():
     def declared(disabled):
         return {name for scope, name in PluginSet(disabled=disabled).settings if scope == "instance"}
 
-    for package in ("postgres", "sqlite"):
+    hinted = {**_table("setting"), **_table("unknown_setting")}
+    for package in ("enterprise", "postgres", "sqlite"):
         own = declared(frozenset()) - declared(frozenset({package}))
-        assert own == {name for name, found in _table("unknown_setting").items() if found == package}
+        assert own == {name for name, found in hinted.items() if found == package}
 
 
 # -- the order of features --------------------------------------------------------------------------------------------

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from dataflow import _loop, config
-from dataflow.dialect import Command, Dialect, Program
+from dataflow.dialect import COUNT, Command, Dialect, Program, Session, Step
 from dataflow.errors import (
+    DatabaseError,
     DataFlowError,
     InputError,
     MissingCapability,
     ModelError,
+    UsageError,
     suggest,
 )
 from dataflow.fields import ForeignKey
@@ -29,7 +31,7 @@ from dataflow.plan.stages import ordered
 from dataflow.plugins import specs
 from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
-from dataflow.session import CURRENT_RUN, Call, atomic, notify, undone
+from dataflow.session import CURRENT_RUN, Call, Run, atomic, notify, surroundings, undone
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -39,6 +41,8 @@ from dataflow.relations import Relations
 
 T = TypeVar("T")
 _NUMBERS = count()
+_SCHEMA: Mapping[Any, Any] = {"dataflow.schema": True}
+"""Surrounds what the framework does to the schema, by itself."""
 
 
 @attrs.define
@@ -65,6 +69,11 @@ class Core:
         workflows: id -> registered workflow.
         lifespan: what plugins run alongside, entered on the loop `home`.
         number: counts the instances of this process.
+        all_guards: what plugins offer to watch over every call.
+        guards: those of them that have something to watch over.
+        confined: whether connections have no privileges, unless a guard grants them.
+        keyed: the features, one of each name, whose plans depend on what surrounds a call.
+        placed: the guard that gives each tenant a database or schema of its own, or None.
     """
 
     def __init__(self, settings: config.Config, plugins: PluginSet, dialect: Dialect) -> None:
@@ -82,14 +91,34 @@ class Core:
         self.started = False
         self.closed = False
         self.number = next(_NUMBERS)
+        self.all_guards = plugins.guards(settings)
+        self.guards: tuple[specs.Guard, ...] = ()
+        self._sealing: list[Any] = []
+        self.confined = any(guard.confines for guard in self.all_guards)
+        if self.confined:
+            self.database.confine(lambda: [model.spec for model in self.models.values()])
+        placers: list[Any] = [guard for guard in self.all_guards if hasattr(guard, "place")]
+        self.placed = placers[0] if placers else None
+        if self.placed is not None:
+            self.database = self.placed.route(self)
+        self._ready: dict[Any, set[str]] = {}
+        self._keyed: dict[str, specs.Feature] = {}
+        self.keyed: tuple[Any, ...] = ()
         self._tables: dict[str, str] = {}
         self._indexes: dict[str, str] = {}
         self._metadata: sa.MetaData | None = None
         self.relations = Relations(self.models)
         self._monitored = bool(settings["monitoring"])
         self._observed = bool(settings["echo"] or settings["monitoring"])
+        self._wake()
 
     # -- registration ---------------------------------------------------------------------------------------------
+    def _wake(self) -> None:
+        """Let those guards watch that have something to watch over."""
+        awake = [guard for guard in self.all_guards if not hasattr(guard, "active") or guard.active(self)]
+        self.guards = tuple(awake)
+        self._sealing = [guard for guard in awake if hasattr(guard, "seal")]
+
     def register(self, cls: type, namespace: Mapping[str, Any], place: str) -> None:
         """Turn a class into a bound model with nodes.
 
@@ -133,6 +162,9 @@ class Core:
             error.at(model=spec.name)
             raise
         self.classes[spec.name] = cls
+        self._keyed |= {feature.name: feature for feature in features if hasattr(feature, "plan_key")}
+        self.keyed = tuple(self._keyed.values())
+        self._wake()
         self._tables[spec.table.lower()] = spec.name
         self._indexes |= {index.name.lower(): spec.name for index in spec.indexes}
         for node in nodes.values():
@@ -198,23 +230,36 @@ class Core:
         """Build the SQLAlchemy table of a model, and of those its foreign keys lead to."""
         import sqlalchemy as sa  # the compiler loads when the first plan does
 
-        from dataflow.schema import build_table
+        from dataflow.schema import Reference, build_table
 
         if self._metadata is None:
             self._metadata = sa.MetaData()
         existing = self._metadata.tables.get(bound.spec.table)
         if existing is not None:
             return existing
-        foreign = {}
+        foreign: dict[str, Reference] = {}
         for relation in bound.relations.values():
-            if not relation.many and isinstance(bound.spec.fields[relation.local].relation, ForeignKey):
-                foreign[relation.local] = (self.models[relation.target].spec.table, relation.remote)
+            declared = bound.spec.fields[relation.local].relation
+            if not relation.many and isinstance(declared, ForeignKey):
+                target = self.models[relation.target].spec
+                self._refuse_outside(bound, relation.local, target)
+                foreign[relation.local] = Reference(relation.local, target, relation.remote, declared.on_delete)
         self._refuse_dangling(bound, foreign)
-        table = build_table(bound.spec, self.dialect, self._metadata, foreign)
+        table = build_table(bound.spec, self.dialect, self._metadata, list(foreign.values()))
         for relation in bound.relations.values():
             if relation.local in foreign and not relation.many:
                 _ = self.models[relation.target].table
         return table
+
+    def _refuse_outside(self, bound: BoundModel, field: str, target: ModelSpec) -> None:
+        """Refuse a foreign key that the database could not keep within a scope."""
+        if set(target.scope) <= set(bound.spec.scope):
+            return
+        scope = ", ".join(target.scope)
+        msg = f"{bound.name}.{field} is a foreign key to {target.name}, whose records belong to a {scope} each"
+        hint = f"give {bound.name} the same option, or annotate Relation instead of ForeignKey"
+        place = {"file": bound.spec.place} if bound.spec.place else {}
+        raise ModelError(msg, hint=hint, where={"model": bound.name, **place, "field": field}, code="bad-relation")
 
     def _refuse_dangling(self, bound: BoundModel, foreign: Mapping[str, Any]) -> None:
         for name, field in bound.spec.fields.items():
@@ -254,28 +299,34 @@ class Core:
         return found
 
     # -- schema ---------------------------------------------------------------------------------------------------
-    def unready(self, models: Iterable[BoundModel]) -> list[BoundModel]:
-        """Return the models whose tables are not known to exist, with all they are related to, in key order."""
+    def unready(self, models: Iterable[BoundModel], place: Any = None) -> list[BoundModel]:
+        """Return the models whose tables are not known to exist, with all they are related to, in key order.
+
+        Args:
+            models: the models that are to be used.
+            place: in which tenant's database or schema, where each has its own.
+        """
+        ready = self._ready.get(place, ())
         found: dict[str, BoundModel] = {}
-        stack = [model for model in models if not model.ready]
+        stack = [model for model in (self.models.values() if self.confined else models) if not model.ready]
         while stack:
             model = stack.pop()
-            if model.name not in found and not model.ready:
+            if model.name not in found and not model.ready and model.name not in ready:
                 found[model.name] = model
                 stack += [model.target(relation) for relation in model.relations.values()]
         order: dict[str, BoundModel] = {}
 
-        def place(model: BoundModel, above: tuple[str, ...]) -> None:
+        def settle(model: BoundModel, above: tuple[str, ...]) -> None:
             for relation in model.relations.values():
                 target = found.get(relation.target)
                 strict = not relation.many and isinstance(model.spec.fields[relation.local].relation, ForeignKey)
                 if strict and target is not None and target.name not in above:  # a cycle has no right order
-                    place(target, (*above, target.name))
+                    settle(target, (*above, target.name))
             order.setdefault(model.name, model)
 
         for name in self.models:
             if name in found:
-                place(found[name], (name,))
+                settle(found[name], (name,))
         return list(order.values())
 
     @property
@@ -287,14 +338,30 @@ class Core:
         from dataflow.schema import create_missing, lacks
 
         if self._creates and (yield from lacks(models, self.dialect)):
+            for guard in self.guards:
+                if hasattr(guard, "schema"):
+                    guard.schema(self, call.ambient)
             return False
         yield from create_missing(models, self.dialect, create=False)
-        call.after_commit += [partial(setattr, model, "ready", True) for model in models]
+        call.after_commit.append(partial(self._now_ready, models, call))
         return True
 
     def _create(self, models: list[BoundModel], call: Call) -> Program[None]:
         yield from atomic(call, self._create_locked(models))
-        call.after_commit += [partial(setattr, model, "ready", True) for model in models]
+        call.after_commit.append(partial(self._now_ready, models, call))
+
+    def _now_ready(self, models: list[BoundModel], call: Call) -> None:
+        if self.placed is not None:
+            place = self.placed.place(self, call.ambient)
+            self._ready.setdefault(place, set()).update(model.name for model in models)
+            return
+        for model in models:
+            model.ready = True
+
+    def _schema_call(self) -> tuple[Call, Any]:
+        """Return a call that may change the schema, and in which tenant's place it does."""
+        ambient = surroundings()
+        return Call(self, ambient={**ambient, **_SCHEMA}), self.placed and self.placed.place(self, ambient)
 
     def _create_locked(self, models: list[BoundModel]) -> Program[None]:
         from dataflow.schema import create_missing
@@ -305,15 +372,15 @@ class Core:
 
     async def ensure(self, models: Iterable[BoundModel]) -> None:
         """Create what is missing for these models, once."""
-        todo = self.unready(models)
-        call = Call(self)
+        call, place = self._schema_call()
+        todo = self.unready(models, place)
         if todo and not await self.run(self._look(todo, call), call, write=False, holder="schema"):
             await self.run(self._create(todo, call), call, write=True, holder="schema")
 
     def ensure_blocking(self, models: Iterable[BoundModel]) -> None:
         """`ensure` in the calling thread."""
-        todo = self.unready(models)
-        call = Call(self)
+        call, place = self._schema_call()
+        todo = self.unready(models, place)
         if todo and not self.run_blocking(self._look(todo, call), call, write=False, holder="schema"):
             self.run_blocking(self._create(todo, call), call, write=True, holder="schema")
 
@@ -351,21 +418,110 @@ class Core:
         finally:
             program.close()
 
+    def around(self, ambient: Mapping[Any, Any], name: str) -> Any:
+        """Return what surrounds calls on this DataFlow under a name (tenant, actor …), or None."""
+        return ambient.get((name, self.number))
+
+    def supervise(self, program: Program[T], call: Call) -> Program[T]:
+        """Wrap the program of one call where guards want its connection to know something of it."""
+        return self._supervised(program, call) if self.guards else program
+
+    def _supervised(self, program: Program[T], call: Call) -> Program[T]:
+        try:
+            step: tuple[Command, Sequence[Any]] = next(program)
+            while True:
+                try:
+                    if step[0].returns != COUNT or step[0].writes:  # else BEGIN, COMMIT and the like
+                        yield from self._entered(step[0], call)
+                        reply = yield from self._sent(step, call)
+                    else:
+                        reply = yield step
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001  # hand it to the program, which decides
+                    step = program.throw(error)
+                else:
+                    step = program.send(reply)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            program.close()
+
+    def _sent(self, step: Step, call: Call) -> Program[Any]:
+        """Send one statement; where a guard wants it, so that the database refuses it if it writes."""
+        for guard in self._sealing:
+            refused = guard.seal(call, step[0])
+            if refused is not None:
+                try:
+                    return (yield from self.dialect.sealed(call.session, step))
+                except DatabaseError as error:
+                    if error.code != "read-only":
+                        raise
+                    raise refused() from error
+        return (yield step)
+
+    def _entered(self, command: Command, call: Call) -> Program[None]:
+        wanted: dict[str, str] = {}
+        for guard in self.guards:
+            wanted.update(guard.context(call, writes=command.writes or command.named))
+        if self.confined:
+            wanted.setdefault("tenant", "")  # the connection still has that of the call before
+        if not wanted.items() <= call.session.context.items():
+            yield from self.dialect.enter(call.session, wanted)
+
+    def privileged(self, ambient: Mapping[Any, Any]) -> bool:
+        """Tell whether calls in these surroundings get a connection with all privileges."""
+        return _SCHEMA.items() <= ambient.items() or any(guard.privileged(self, ambient) for guard in self.guards)
+
+    async def lease(self, *, write: bool, holder: str, ambient: Mapping[Any, Any]) -> Session:
+        """Wait for a connection that fits what surrounds the call."""
+        if self.placed is not None:
+            return await self.database.lease(write=write, holder=holder, place=self.placed.place(self, ambient))  # type: ignore[call-arg]
+        if self.confined:
+            return await self.database.lease(write=write, holder=holder, privileged=self.privileged(ambient))
+        return await self.database.lease(write=write, holder=holder)
+
+    def lease_blocking(self, *, write: bool, holder: str, ambient: Mapping[Any, Any]) -> Session:
+        """`lease` for the calling thread."""
+        if self.placed is not None:
+            there = self.placed.place(self, ambient)
+            return self.database.lease_blocking(write=write, holder=holder, place=there)  # type: ignore[call-arg]
+        if self.confined:
+            return self.database.lease_blocking(write=write, holder=holder, privileged=self.privileged(ambient))
+        return self.database.lease_blocking(write=write, holder=holder)
+
+    def joined(self, run: Run | None, ambient: Mapping[Any, Any]) -> Session | None:
+        """Return the session of a run's open transaction, or None.
+
+        Raises:
+            UsageError: the transaction was begun with other privileges, or in another tenant's place, than the call
+                has.
+        """
+        session = None if run is None else run.joined(self)
+        if session is not None and self.placed is not None and session.place != self.placed.place(self, ambient):
+            msg = "the open transaction belongs to another tenant's database"
+            raise UsageError(msg, hint="begin it inside the `with db.tenant(…)` block", code="other-place")
+        if session is not None and self.confined and session.privileged != self.privileged(ambient):
+            msg = "the open transaction was begun with other privileges than this call has"
+            raise UsageError(msg, hint="begin the transaction inside the same `with` block", code="other-privileges")
+        return session
+
     def _apart(self, program: Program[T], call: Call) -> Program[T]:
         """Keep a failing call from spoiling the transaction it joined, where a failed statement does."""
         return undone(program, call.session) if self.dialect.aborts_on_error else program
 
     async def run(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:
         """Run a program: in the open transaction of the surrounding run, else on a leased connection."""
+        program = self.supervise(program, call)
         run = CURRENT_RUN.get()
-        session = None if run is None else run.joined(self)
+        session = self.joined(run, call.ambient)
         if session is not None:
             call.session = session
             result = await session.run(self.observe(self._apart(program, call)))
             assert run is not None
             run.remember(self, call.after_commit)
             return result
-        session = await self.database.lease(write=write, holder=holder)
+        session = await self.lease(write=write, holder=holder, ambient=call.ambient)
         try:
             call.session = session
             result = await session.run(self.observe(program))
@@ -378,15 +534,16 @@ class Core:
 
     def run_blocking(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:
         """`run` in the calling thread; only where the database allows it."""
+        program = self.supervise(program, call)
         run = CURRENT_RUN.get()
-        session = None if run is None else run.joined(self)
+        session = self.joined(run, call.ambient)
         if session is not None:
             call.session = session
             result = session.run_blocking(self.observe(self._apart(program, call)))
             assert run is not None
             run.remember(self, call.after_commit)
             return result
-        session = self.database.lease_blocking(write=write, holder=holder)
+        session = self.lease_blocking(write=write, holder=holder, ambient=call.ambient)
         try:
             call.session = session
             result = session.run_blocking(self.observe(program))
@@ -435,7 +592,7 @@ class Core:
 
     def ask(self, program: Program[T], *, write: bool = False) -> T:
         """Run a program of the schema or of doctor, synchronously."""
-        call = Call(self)
+        call, _ = self._schema_call()
         if self.database.blocking:
             return self.run_blocking(program, call, write=write, holder="schema")
         return _loop.run(self.run(program, call, write=write, holder="schema"))

@@ -6,7 +6,7 @@ are synchronous and pure but for their steps, so one body of code serves both.
 """
 
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -62,10 +62,16 @@ class Session(Protocol):
         depth: open transaction (1) plus savepoints.
         contended: whether somebody waits for this connection.
         max_parameters: most bound parameters of one statement, as the connection itself reports.
+        context: what the connection knows of the call it serves (`Dialect.enter`).
+        privileged: whether the database trusts it, where `Database.confine` was called.
+        place: whose database or schema it is in, where each tenant has its own; else None.
     """
 
     depth: int
     max_parameters: int
+    context: Mapping[str, str]
+    privileged: bool
+    place: str | None
 
     @property
     def contended(self) -> bool: ...
@@ -99,11 +105,24 @@ class Database(Protocol):
 
     blocking: bool
 
-    async def lease(self, *, write: bool, holder: str) -> Session:
+    def confine(self, models: "Callable[[], Iterable[ModelSpec]]") -> None:
+        """Lend only connections that the database itself keeps within the tenant of their context, unless privileged.
+
+        Called once, before the first lease; then `lease` gets ``privileged=True`` where all is to be seen.
+
+        Args:
+            models: the registered models, as they grow; those with a `scope` are confined by its first field.
+
+        Raises:
+            NotYetAvailable: this dialect cannot.
+        """
+        ...
+
+    async def lease(self, *, write: bool, holder: str, privileged: bool = False) -> Session:
         """Wait for a connection; `holder` is named in errors. Raises DatabaseTimeout after `lock_timeout` seconds."""
         ...
 
-    def lease_blocking(self, *, write: bool, holder: str) -> Session:
+    def lease_blocking(self, *, write: bool, holder: str, privileged: bool = False) -> Session:
         """`lease` for the calling thread."""
         ...
 
@@ -183,6 +202,10 @@ class Dialect:
         """Quote an identifier, always."""
         return self.sqlalchemy.identifier_preparer.quote_identifier(identifier)
 
+    def table_name(self, name: str) -> str:
+        """Write a table's name as statements on rows name it; with its schema, where SQL of the user's own is confined."""
+        return self.quote(name)
+
     def placeholder(self, position: int) -> str:
         """Return how parameter number `position` (from 1) is written in the driver's style."""
         raise NotImplementedError
@@ -232,6 +255,15 @@ class Dialect:
         del field
         return []
 
+    def set_null_of(self, column: str) -> str:
+        """Return the ON DELETE action that sets one column of a composite foreign key to NULL, and leaves the others.
+
+        Raises:
+            NotYetAvailable: this database sets all or none.
+        """
+        del column
+        raise self._cannot("set_null_of_one_column")
+
     def list_tables(self) -> Program[list[str]]:
         """List the users' tables, sorted."""
         raise NotImplementedError
@@ -257,6 +289,65 @@ class Dialect:
     def begin(self, isolation: str | None, *, write: bool) -> Command:
         """Return the command that opens a transaction."""
         raise NotImplementedError
+
+    # -- what the database itself watches over --------------------------------------------------------------------
+    def enter(self, session: Session, context: Mapping[str, str]) -> Program[None]:
+        """Let a connection know of the call it serves, and note it in ``session.context``.
+
+        Args:
+            session: the leased connection.
+            context: tenant, actor, run, node; what is not named stays as it was.
+        """
+        del session, context
+        raise self._cannot("context")
+        yield  # a program
+
+    def sealed(self, session: Session, step: Step) -> Program[Any]:
+        """Send a statement so that the database refuses it if it writes (DatabaseError, code "read-only")."""
+        del session, step
+        raise self._cannot("read_only")
+        yield
+
+    def enclosed(self, model: "ModelSpec") -> Program[bool]:
+        """Tell whether the database keeps the rows of a model within its scope, whatever SQL is sent."""
+        del model
+        raise self._cannot("confinement")
+        yield
+
+    def enclose(self, model: "ModelSpec") -> Program[None]:
+        """Let the database keep the rows of a model within its scope; of one without scope, let everybody use it."""
+        del model
+        raise self._cannot("confinement")
+        yield
+
+    def enforcement_problems(self, models: "Sequence[ModelSpec]") -> Program[list[str]]:
+        """List what the database lacks to keep the rows of models within their scopes by itself."""
+        problems = []
+        for model in models:
+            if not (yield from self.enclosed(model)):
+                problems.append(f"{model.table}: nothing keeps SQL of the user's own within {', '.join(model.scope)}")
+        return problems
+
+    def watched(self, model: "ModelSpec", masked: "Sequence[str]") -> Program[bool]:
+        """Tell whether triggers write every change of a model's rows to the change log, as its columns are now."""
+        del model, masked
+        raise self._cannot("change_log")
+        yield
+
+    def watch(self, model: "ModelSpec", masked: "Sequence[str]") -> Program[None]:
+        """Create the change log if need be, and the triggers that write every change of a model's rows to it.
+
+        Args:
+            model: the model.
+            masked: fields of which the log tells that they changed, never their values.
+        """
+        del model, masked
+        raise self._cannot("change_log")
+        yield
+
+    def _cannot(self, capability: str) -> NotYetAvailable:
+        reason = support(self, capability).reason or f"use a database whose dialect provides {capability}"
+        return NotYetAvailable(f"{self.name} does not support {capability}", hint=reason, code="unsupported")
 
     # -- expressions ----------------------------------------------------------------------------------------------
     def comparable(self, column: "ColumnElement[Any]", field: t.FieldType) -> "ColumnElement[Any]":

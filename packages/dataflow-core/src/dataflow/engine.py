@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 from dataflow import instances
 from dataflow.core import Core
 from dataflow.express import Express, ExpressSync
+from dataflow.surrounding import Surrounding, named, require
 
 M = TypeVar("M", bound=type)
 _ANNOUNCED: set[str] = set()
@@ -202,6 +203,51 @@ class DataFlow:
     def express_sync(self) -> ExpressSync:
         """The same for synchronous code: ``db.express_sync.create("User", {…})``."""
         return ExpressSync(self)
+
+    # -- surroundings -----------------------------------------------------------------------------------------------
+    def tenant(self, tenant_id: str) -> Surrounding:
+        """Let the calls of a block act for a tenant: ``with db.tenant("acme"):``, or ``async with``.
+
+        Holds for the calling task or thread and what it starts; an inner block wins.
+
+        Raises:
+            MissingCapability: no active plugin provides tenancy.
+        """
+        require(self.core, "dataflow_tenancy", "multi_tenant")
+        name = named(tenant_id, "a tenant's id", 'with db.tenant("acme"):')
+        return Surrounding(self.core, {"tenant": name, "all_tenants": None})
+
+    def all_tenants(self, *, reason: str) -> Surrounding:
+        """Let the calls of a block see the records of all tenants, for administrators; entering it is recorded.
+
+        Args:
+            reason: why; kept with the actor.
+
+        Raises:
+            MissingCapability: no active plugin provides tenancy.
+        """
+        require(self.core, "dataflow_tenancy", "multi_tenant")
+        why = named(reason, "a reason", 'with db.all_tenants(reason="monthly invoices"):')
+        return Surrounding(self.core, {"tenant": None, "all_tenants": why}, escape="all_tenants", reason=why)
+
+    def actor(self, name: str) -> Surrounding:
+        """Name who makes the changes of a block, for the audit log: ``with db.actor("alice"):``."""
+        return Surrounding(self.core, {"actor": named(name, "an actor's name", 'with db.actor("alice"):')})
+
+    def unlocked(self, *, reason: str) -> Surrounding:
+        """Let the calls of a block pass the write protection; entering it is recorded.
+
+        Args:
+            reason: why; kept with the actor.
+
+        Raises:
+            MissingCapability: no active plugin provides write protection.
+        """
+        if ("instance", "protection") not in self.core.plugins.settings:
+            msg = "no active plugin provides write protection"
+            raise MissingCapability(msg, hint=extra_for("setting", "protection") or "leave the block out")
+        why = named(reason, "a reason", 'with db.unlocked(reason="correct a price"):')
+        return Surrounding(self.core, {"unlocked": why}, escape="unlocked", reason=why)
 
     # -- schema ---------------------------------------------------------------------------------------------------
     async def initialize(self) -> bool:

@@ -8,6 +8,9 @@ DataFlowError
 ├── ModelError              a model declaration is wrong
 ├── InputError              parameters of an operation are wrong; nothing was written
 ├── NotFoundError           no record under that key
+├── TenancyError            no tenant is known for a call, or two contradict each other
+├── WriteProtectedError     a policy forbids the write
+├── VersionConflict         a record has another version than the caller expects
 ├── SchemaError             a table or column is missing or differs
 ├── DatabaseError           the database refused: QueryError, DatabaseUnavailable, DatabaseTimeout, SerializationError
 │   └── IntegrityError      UniqueError, ForeignKeyError, NotNullError, CheckError
@@ -181,6 +184,59 @@ class NotFoundError(DataFlowError):
     """No record has the given key, and the caller asked to be told so."""
 
     code = "not-found"
+
+
+class TenancyError(DataFlowError):
+    """A call on a multi-tenant model names no tenant, or another one than surrounds it; nothing was read or written."""
+
+    code = "no-tenant"
+
+
+class WriteProtectedError(DataFlowError):
+    """A policy forbids the write; nothing was written.
+
+    Attributes:
+        level: global, connection, model, operation, field or runtime.
+        rule: the rule that decided, as the policy words it.
+    """
+
+    code = "write-protected"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        level: str = "",
+        rule: str = "",
+        hint: str = "",
+        where: Mapping[str, str | int] | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, where=where, code=code)
+        self.level = level
+        self.rule = rule
+
+
+class VersionConflict(DataFlowError):
+    """A record has another version than the caller expects; nothing was written.
+
+    Attributes:
+        ids: keys of the records that differ, where several were to be changed.
+    """
+
+    code = "version-conflict"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        ids: Sequence[Any] = (),
+        hint: str = "",
+        where: Mapping[str, str | int] | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, where=where, code=code)
+        self.ids = list(ids)
 
 
 class SchemaError(DataFlowError):

@@ -110,6 +110,7 @@ class FieldSpec:
         origin: "user", or who added it: "id", "timestamps", a feature's name.
         relation: what its annotation says about another model.
         write: when the framework sets it: "" (never), "create", or "update" (on create and each update).
+        kept: what keeps it, where callers may not write it: a feature's name, or "the database" for its generated ids.
     """
 
     name: str
@@ -121,6 +122,7 @@ class FieldSpec:
     origin: str = "user"
     relation: Relation | None = None
     write: str = ""
+    kept: str = ""
 
     @property
     def required(self) -> bool:

@@ -5,7 +5,7 @@ Registration touches no database and imports no SQLAlchemy. Knows nothing of dia
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, get_origin, get_type_hints
 
 import attrs
@@ -48,6 +48,57 @@ class IndexSpec:
 
 
 @attrs.frozen
+class CallOption:
+    """An option that a feature adds to operations.
+
+    Attributes:
+        shapes: whether its value changes the SQL; "given": whether it is given does.
+        operations: names of the operations that take it; empty for all.
+        rows: names of the operations whose rows may bring it, as the field of the same name.
+        flag: whether it is True or False.
+    """
+
+    shapes: bool | str = False
+    operations: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    flag: bool = False
+
+    def of(self, operation: str) -> bool:
+        """Tell whether an operation takes it."""
+        return not self.operations or operation in self.operations
+
+
+@attrs.frozen
+class HiddenColumn:
+    """A column that a feature needs and no result shows.
+
+    Attributes:
+        name: begins with an underscore, which no field does.
+        type: its field type.
+        nullable: whether it takes NULL.
+    """
+
+    name: str
+    type: t.FieldType
+    nullable: bool = True
+
+
+@attrs.frozen
+class SchemaExtra:
+    """What a feature wants of the schema besides columns and indexes: triggers, policies, tables of its own.
+
+    Attributes:
+        name: unique among the extras of a model; equal names mean equal extras.
+        present: ``(dialect, spec) -> Program[bool]``: whether it is there, as it should be.
+        create: ``(dialect, spec) -> Program[None]``: make it, or make it anew; runs under the schema lock.
+    """
+
+    name: str
+    present: Callable[[Any, Any], Any] = attrs.field(eq=False)
+    create: Callable[[Any, Any], Any] = attrs.field(eq=False)
+
+
+@attrs.frozen
 class ModelSpec:
     """A registered model, frozen.
 
@@ -60,8 +111,12 @@ class ModelSpec:
         options: what stood in ``__dataflow__``.
         doc: docstring of the class.
         place: "file:line" of the class, when known.
-        ddl_extras: statements features want after CREATE TABLE (opaque to core).
-        call_options: options that features add to every operation -> whether they shape SQL.
+        ddl_extras: what features want of the schema: SQL to send after CREATE TABLE, or `SchemaExtra`.
+        call_options: options that features add to operations.
+        scope: fields that stand before the others in every key of the table: keys are unique within them, and
+            references stay within them.
+        ends: the field that is NULL as long as a record lives; records that do not live are in nobody's way.
+        hidden: columns that no result shows.
     """
 
     name: str
@@ -73,7 +128,10 @@ class ModelSpec:
     doc: str = ""
     place: str = attrs.field(default="", eq=False)
     ddl_extras: tuple[Any, ...] = ()
-    call_options: Mapping[str, bool] = attrs.field(factory=dict)
+    call_options: Mapping[str, CallOption] = attrs.field(factory=dict)
+    scope: tuple[str, ...] = ()
+    ends: str | None = None
+    hidden: tuple[HiddenColumn, ...] = ()
 
     @property
     def key(self) -> tuple[f.FieldSpec, ...]:
@@ -82,9 +140,23 @@ class ModelSpec:
 
     @property
     def unique_keys(self) -> list[tuple[str, ...]]:
-        """Column sets that identify a row: the primary key first, then unique indexes without predicate."""
+        """Field sets that identify a record, within its scope: the primary key first, then unique indexes."""
         keys = [self.primary_key]
-        return keys + [index.fields for index in self.indexes if index.unique and index.where is None]
+        return keys + [
+            tuple(name for name in index.fields if name not in self.scope)
+            for index in self.indexes
+            if index.unique and index.where is None
+        ]
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """The columns of the table's primary key: ids that the database generates are unique whatever the scope."""
+        generated = len(self.primary_key) == 1 and self.key[0].generated
+        return self.primary_key if generated else self.scoped(self.primary_key)
+
+    def scoped(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the columns of a key: those of the scope first."""
+        return (*(name for name in self.scope if name not in names), *names)
 
 
 @attrs.define
@@ -100,16 +172,33 @@ class ModelDraft:
     doc: str = ""
     place: str = ""
     ddl_extras: list[Any] = attrs.field(factory=list)
-    call_options: dict[str, bool] = attrs.field(factory=dict)
+    call_options: dict[str, CallOption] = attrs.field(factory=dict)
+    scope: tuple[str, ...] = ()
+    ends: str | None = None
+    hidden: list[HiddenColumn] = attrs.field(factory=list)
 
-    def add_option(self, name: str, *, shapes: bool = False) -> None:
-        """Let every operation on the model take an option; it arrives in `Call.options`.
+    def add_option(
+        self,
+        name: str,
+        *,
+        shapes: bool | str = False,
+        operations: Sequence[str] = (),
+        rows: Sequence[str] = (),
+        flag: bool = False,
+    ) -> None:
+        """Let operations on the model take an option; it arrives in `Call.options`.
+
+        An option with the name of a field that the feature adds may also stand among the values of a record.
 
         Args:
             name: the parameter.
-            shapes: whether its value changes the SQL, so that it belongs to the plan key.
+            shapes: whether its value changes the SQL, so that it belongs to the plan key; "given": whether it is given
+                does, and ``plan.options[name]`` is True then.
+            operations: names of those that take it; all when left out.
+            rows: names of bulk operations whose rows may bring it, where it has the name of a field.
+            flag: whether it is True or False; other values are refused.
         """
-        self.call_options[name] = shapes
+        self.call_options[name] = CallOption(shapes, tuple(operations), tuple(rows), flag)
 
     def add_field(self, field: f.FieldSpec) -> None:
         """Add a column, which the feature then sets: nobody is asked for its value.
@@ -159,6 +248,9 @@ class ModelDraft:
             self.place,
             tuple(self.ddl_extras),
             dict(self.call_options),
+            self.scope,
+            self.ends,
+            tuple(self.hidden),
         )
 
     def _require(self, name: str, what: str) -> None:

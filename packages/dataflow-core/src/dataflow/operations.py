@@ -252,9 +252,15 @@ KINDS = (
             P("limit", "int", doc="Most records to change, in key order."),
             _IDS,
             _BATCH,
+            P(
+                "on_error",
+                "str",
+                default="stop",
+                doc="A row of data that expects another version: stop (nothing is written), or collect (report it).",
+            ),
         ),
         "",
-        ("updated", "total", "ids", "missing"),
+        ("updated", "total", "ids", "missing", "conflicts"),
         doc="Change many records, by filter or row by row.",
     ),
     OperationKind(

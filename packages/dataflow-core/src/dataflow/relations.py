@@ -76,6 +76,10 @@ class Relations:
             msg = f"{source.name}.{field} refers to {target.name}.{remote}, which is not a unique key"
             hint = f"give {target.name} a unique index on {remote!r}, or annotate Relation instead of ForeignKey"
             raise ModelError(msg, hint=hint, where=_place(source, field=field), code="bad-relation")
+        if isinstance(declared, ForeignKey) and target.spec.ends and (remote,) != target.spec.primary_key:
+            msg = f"{source.name}.{field} refers to {target.name}.{remote}, which deleted records may share"
+            hint = f"refer to the primary key of {target.name}, or annotate Relation instead of ForeignKey"
+            raise ModelError(msg, hint=hint, where=_place(source, field=field), code="bad-relation")
         if source.fields[field].type != target.fields[remote].type:
             if implicit:
                 return

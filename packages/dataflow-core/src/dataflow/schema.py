@@ -4,61 +4,123 @@ The fuller schema story (differences, plans, migrations) belongs to the migratio
 created, and a missing column is an error that says so.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+import attrs
 import sqlalchemy as sa
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.errors import SchemaError
-from dataflow.fields import ForeignKey
-from dataflow.model import LONGEST_NAME, IndexSpec, ModelSpec
+from dataflow.model import LONGEST_NAME, IndexSpec, ModelSpec, SchemaExtra
 from dataflow.plugins.hints import extra_for
 
 if TYPE_CHECKING:
     from dataflow.plan.bound import BoundModel
 
 
+ALIVE = "_alive"
+"""A computed column: 1 as long as the record lives, else NULL. References to it are references to what lives."""
+
+
+@attrs.frozen
+class Reference:
+    """A foreign key to build.
+
+    Attributes:
+        field: the field that refers.
+        target: the model it refers to.
+        remote: the field of the target.
+        on_delete: "restrict", "cascade", "set null" or "no action".
+    """
+
+    field: str
+    target: ModelSpec
+    remote: str
+    on_delete: str
+
+
 def build_table(
-    model: ModelSpec, dialect: Dialect, metadata: sa.MetaData, foreign: dict[str, tuple[str, str]]
+    model: ModelSpec, dialect: Dialect, metadata: sa.MetaData, references: Sequence[Reference] = ()
 ) -> sa.Table:
     """Build the table of a model.
+
+    Keys begin with the fields of its scope, and so do references, which cannot leave it then. Unique indexes do not
+    count records that live no more, and references to a model whose records may end lead only to those that live.
 
     Args:
         model: the model.
         dialect: gives types, defaults and options.
         metadata: collection of the instance's tables.
-        foreign: field -> (target table, target column), for fields annotated `ForeignKey`.
+        references: its foreign keys.
     """
     items: list[Any] = []
+    composite = model.row_key != model.primary_key or len(model.primary_key) > 1
     for field in model.fields.values():
-        options = dialect.column_options(field, model.table)
-        if field.name in foreign and isinstance(field.relation, ForeignKey):
-            target = ".".join(foreign[field.name])
-            options["_fk"] = sa.ForeignKey(
-                target,
-                ondelete=field.relation.on_delete.upper(),
-                name=_shortened(f"fk_{model.table}_{field.name}"),
-                link_to_name=True,
+        items.append(
+            sa.Column(
+                sa.quoted_name(field.name, quote=True),
+                dialect.column_type(field.type),
+                primary_key=field.name in model.primary_key and not composite,
+                nullable=field.nullable,
+                **dialect.column_options(field, model.table),
             )
-        fk = options.pop("_fk", None)
-        args = [fk] if fk is not None else []
-        column = sa.Column(
-            sa.quoted_name(field.name, quote=True),
-            dialect.column_type(field.type),
-            *args,
-            primary_key=field.name in model.primary_key,
-            nullable=field.nullable,
-            **options,
         )
-        items.append(column)
         items += [sa.CheckConstraint(sa.text(check)) for check in dialect.checks(field)]
+    for hidden in model.hidden:
+        column = sa.quoted_name(hidden.name, quote=True)
+        items.append(sa.Column(column, dialect.column_type(hidden.type), nullable=hidden.nullable))
+    if model.ends or any(reference.target.ends for reference in references):
+        items.append(_alive(model, dialect))
+    if composite:
+        items.append(sa.PrimaryKeyConstraint(*model.row_key))
+    items += _keys_to_refer_to(model)
+    for reference in references:
+        items += _foreign_keys(model, reference, dialect)
     table = sa.Table(sa.quoted_name(model.table, quote=True), metadata, *items, **dialect.table_options(model))
     for index in model.indexes:
-        _build_index(index, table, dialect)
+        _build_index(index, model, table, dialect)
     return table
+
+
+def _alive(model: ModelSpec, dialect: Dialect) -> sa.Column[Any]:
+    lives = "1"
+    if model.ends:
+        lives = f"CASE WHEN {dialect.quote(model.ends)} IS NULL THEN 1 END"
+    return sa.Column(sa.quoted_name(ALIVE, quote=True), sa.Integer(), sa.Computed(lives, persisted=True))
+
+
+def _keys_to_refer_to(model: ModelSpec) -> list[sa.UniqueConstraint]:
+    """Return the unique keys that references within a scope, or to what lives, need."""
+    found = []
+    key = model.scoped(model.primary_key)
+    if key != model.row_key:
+        found.append(sa.UniqueConstraint(*key, name=_shortened(f"uq_{model.table}_scope")))
+    if model.ends:
+        found.append(sa.UniqueConstraint(*key, ALIVE, name=_shortened(f"uq_{model.table}_alive")))
+    return found
+
+
+def _foreign_keys(model: ModelSpec, reference: Reference, dialect: Dialect) -> list[sa.ForeignKeyConstraint]:
+    target, name = reference.target, f"fk_{model.table}_{reference.field}"
+    columns, remotes = [*target.scope, reference.field], [*target.scope, reference.remote]
+    action = reference.on_delete.upper()
+    if target.scope and action == "SET NULL":
+        action = dialect.set_null_of(reference.field)
+    found = [_foreign_key(columns, target.table, remotes, name, action)]
+    if target.ends:
+        found.append(_foreign_key([*columns, ALIVE], target.table, [*remotes, ALIVE], f"{name}_alive", "NO ACTION"))
+    return found
+
+
+def _foreign_key(
+    columns: Sequence[str], target: str, remotes: Sequence[str], name: str, action: str
+) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        columns, [f"{target}.{remote}" for remote in remotes], name=_shortened(name), ondelete=action, link_to_name=True
+    )
 
 
 def _shortened(name: str) -> str:
@@ -69,10 +131,15 @@ def _shortened(name: str) -> str:
     return f"{kept}_{crc32(name.encode()):08x}"
 
 
-def _build_index(index: IndexSpec, table: sa.Table, dialect: Dialect) -> None:
-    where: dict[str, Any] = {} if index.where is None else {f"{dialect.sqlalchemy.name}_where": sa.text(index.where)}
-    columns = [table.c[name] for name in index.fields]
-    sa.Index(sa.quoted_name(index.name, quote=True), *columns, unique=index.unique, **where)
+def _build_index(index: IndexSpec, model: ModelSpec, table: sa.Table, dialect: Dialect) -> None:
+    names = model.scoped(index.fields)  # not only unique ones: how often an index is used would tell of other scopes
+    where = index.where
+    if index.unique and model.ends:
+        lives = f"{dialect.quote(model.ends)} IS NULL"
+        where = lives if where is None else f"({where}) AND {lives}"
+    options: dict[str, Any] = {} if where is None else {f"{dialect.sqlalchemy.name}_where": sa.text(where)}
+    columns = [table.c[name] for name in names]
+    sa.Index(sa.quoted_name(index.name, quote=True), *columns, unique=index.unique, **options)
 
 
 def _ddl(element: Any, dialect: Dialect) -> Command:
@@ -89,7 +156,14 @@ def lacks(models: Iterable["BoundModel"], dialect: Dialect) -> Program[bool]:
             present = set((yield from dialect.list_indexes(model.spec.table)))
             if any(index.name not in present for index in model.spec.indexes):
                 return True
+        for extra in _extras(model.spec):
+            if not (yield from extra.present(dialect, model.spec)):
+                return True
     return False
+
+
+def _extras(spec: ModelSpec) -> list[SchemaExtra]:
+    return [extra for extra in spec.ddl_extras if isinstance(extra, SchemaExtra)]
 
 
 def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: bool) -> Program[None]:
@@ -114,7 +188,8 @@ def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: 
             for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
                 yield _ddl(CreateIndex(index), dialect), ()
             for extra in model.spec.ddl_extras:
-                yield Command(str(extra), COUNT, writes=True), ()
+                if isinstance(extra, str):
+                    yield Command(extra, COUNT, writes=True), ()
             continue
         columns = yield from dialect.list_columns(model.spec.table)
         _check_columns(model.spec, {column.name for column in columns})
@@ -125,12 +200,24 @@ def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: 
                     yield _ddl(CreateIndex(index), dialect), ()
     for key in later:  # models that refer to each other
         yield _ddl(AddConstraint(key), dialect), ()
+    for model in models:
+        for extra in _extras(model.spec):
+            if not (yield from extra.present(dialect, model.spec)):
+                if not create:
+                    raise _missing_extra(model.spec, extra)
+                yield from extra.create(dialect, model.spec)
 
 
 def _missing_table(model: ModelSpec) -> SchemaError:
     msg = f"the table {model.table!r} of model {model.name} does not exist"
     hint = "create it yourself, or allow it: DataFlow(auto_migrate=True, existing_schema_mode=False)"
     return SchemaError(msg, hint=hint, where={"model": model.name, "table": model.table}, code="missing-table")
+
+
+def _missing_extra(model: ModelSpec, extra: SchemaExtra) -> SchemaError:
+    msg = f"the table {model.table!r} of model {model.name} lacks what {extra.name} needs"
+    hint = "allow it to be made: DataFlow(auto_migrate=True, existing_schema_mode=False), or remove the option"
+    return SchemaError(msg, hint=hint, where={"model": model.name, "table": model.table}, code="missing-extra")
 
 
 def _check_columns(model: ModelSpec, columns: set[str]) -> None:

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from dataflow import _log, _loop
 from dataflow.dialect import COUNT, Command, Program, Session
@@ -20,14 +21,21 @@ if TYPE_CHECKING:
     from dataflow.core import Core
 
 T = TypeVar("T")
-AMBIENT: ContextVar[Mapping[str, Any]] = ContextVar("dataflow_ambient")
+AMBIENT: ContextVar[Mapping[Any, Any]] = ContextVar("dataflow_ambient")
 """Values that surround calls (tenant, actor …), set by features; captured when a call is made."""
-_NOTHING: Mapping[str, Any] = {}
+BUILDING = "dataflow.build"
+"""The ambient value that surrounds what guards are asked by `build()`, when nothing runs yet."""
+_NOTHING: Mapping[Any, Any] = {}
 
 
-def surroundings() -> Mapping[str, Any]:
+def surroundings() -> Mapping[Any, Any]:
     """Return the ambient values of the calling task or thread; a connection's own thread does not see them."""
     return AMBIENT.get(_NOTHING)
+
+
+def around(core: "Core", ambient: Mapping[Any, Any], name: str) -> Any:
+    """Return an ambient value of one DataFlow (tenant, actor …), or None."""
+    return ambient.get((name, core.number))
 
 
 class Run:
@@ -102,10 +110,10 @@ class Call:
         after_commit: callables to run once the change is committed.
     """
 
-    __slots__ = ("_now", "after_commit", "ambient", "core", "node_id", "options", "run", "session")
+    __slots__ = ("_id", "_now", "after_commit", "ambient", "core", "node_id", "options", "run", "session")
 
     def __init__(
-        self, core: "Core", node_id: str = "", *, ambient: Mapping[str, Any] | None = None, run: Run | None = None
+        self, core: "Core", node_id: str = "", *, ambient: Mapping[Any, Any] | None = None, run: Run | None = None
     ) -> None:
         self.core = core
         self.options: Mapping[str, Any] = _NOTHING
@@ -114,7 +122,18 @@ class Call:
         self.node_id = node_id
         self.session: Session = None  # type: ignore[assignment]  # set before the first step
         self.after_commit: list[Callable[[], Any]] = []
+        self._id = ""
         self._now: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """An id of this call, the same for all its rows."""
+        self._id = self._id or uuid4().hex
+        return self._id
+
+    def around(self, name: str) -> Any:
+        """Return what surrounds the call under a name (tenant, actor …) on its DataFlow, or None."""
+        return self.ambient.get((name, self.core.number))
 
     @property
     def now(self) -> datetime:

@@ -61,19 +61,19 @@ async def _together(core: "Core", feed: "Feed", rows: AsyncIterable[Any], holder
     """Write all parts in one transaction, or in a savepoint of the one that is open."""
     call = feed.call
     run = CURRENT_RUN.get()
-    outer = None if run is None else run.joined(core)
+    outer = core.joined(run, call.ambient)
     if run is not None and outer is not None:
         await _inside(core, feed, rows, outer)
         run.remember(core, call.after_commit)
         return
-    session = await core.database.lease(write=True, holder=holder)
+    session = await core.lease(write=True, holder=holder, ambient=call.ambient)
     committed = False
     try:
         call.session = session
         await session.run(core.observe(_send(core.dialect.begin(None, write=True))))
         session.depth = 1
         async for part in _chunks(rows, feed.size):
-            await session.run(core.observe(feed.write(part)))
+            await session.run(core.observe(core.supervise(feed.write(part), feed.call)))
         await session.run(core.observe(_send(COMMIT)))
         session.depth, committed = 0, True
     finally:
@@ -92,7 +92,7 @@ async def _inside(core: "Core", feed: "Feed", rows: AsyncIterable[Any], session:
         undo.push_async_callback(session.run, core.observe(_send(release)))
         undo.push_async_callback(session.run, core.observe(_send(rollback)))
         async for part in _chunks(rows, feed.size):
-            await session.run(core.observe(feed.write(part)))
+            await session.run(core.observe(core.supervise(feed.write(part), feed.call)))
         undo.pop_all()
     await session.run(core.observe(_send(release)))
 

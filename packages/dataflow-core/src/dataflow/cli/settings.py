@@ -15,7 +15,7 @@ from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
 from dataflow.plugins.specs import SettingSpec
 
-_SECRET = re.compile(r"key|secret|password|token")
+_SECRET = re.compile(r"key|secret|password|token|_url")
 _OWN = ("DATAFLOW_PLUGINS", "DATAFLOW_DISABLE_PLUGINS", "DATAFLOW_APP")
 
 

@@ -33,6 +33,8 @@ def sql_program(
     statements = sqltext.parse(sql)
     if validate:
         _validate(statements)
+    for guard in core.guards:
+        guard.sql(core, call.ambient, statements)
     if len(statements) > 1 and params:
         msg = "params go with one statement, and the query has several"
         raise InputError(msg, hint="send the statements one by one", code="bad-params")

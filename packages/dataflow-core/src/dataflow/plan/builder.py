@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import ColumnElement
     from sqlalchemy.sql.selectable import FromClause
 
+    from dataflow.fields import FieldSpec
     from dataflow.plan.bound import BoundField, BoundModel
 
 Binder = Callable[[Call], Any]
 Record = Callable[[Call, list[dict[str, Any]]], Program[None]]
 Guard = Callable[[Call, int], None]
+Authorization = Callable[[Call, tuple[str, ...]], None]
+Conflict = Callable[[Call, list[Any]], None]
+Prelude = Callable[[Call, list[Any]], Program[None]]
 Around = Callable[[Call], Any]
 
 
@@ -49,16 +53,27 @@ class Plan:
         command: what goes to the driver.
         columns: names of the returned columns.
         decode: row -> dict.
-        guards, unmatched, records, notifications: what features added.
+        guards, unmatched, records, notifications, conflicts, preludes, authorizations: what features added.
         plain: whether one step is all there is to it, with nothing to undo afterwards.
+        probe: finds the keys of the rows that only what features expect excludes, or None.
+        targets: finds the keys of the rows that the statement is about to change, or None.
     """
 
     __slots__ = (
-        "_binders", "_pairs", "_slots", "columns", "command", "decode", "guards", "model",
-        "notifications", "operation", "plain", "records", "unmatched",
+        "_binders", "_pairs", "_slots", "authorizations", "columns", "command", "conflicts", "decode", "guards",
+        "model", "notifications", "operation", "plain", "preludes", "probe", "records", "targets", "unmatched",
+        "written",
     )  # fmt: skip
 
-    def __init__(self, command: Command, slots: Sequence[Slot], builder: "PlanBuilder", columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        command: Command,
+        slots: Sequence[Slot],
+        builder: "PlanBuilder",
+        columns: Sequence[str],
+        *,
+        bare: bool = False,
+    ) -> None:
         self.command = command
         self.model = builder.model
         self.operation = builder.operation
@@ -67,11 +82,17 @@ class Plan:
         self._binders = tuple(builder.root.binders)
         self.columns = tuple(columns)
         self.decode = builder.model.decoder(columns, builder.decodes)
-        self.guards = tuple(builder.guards)
-        self.unmatched = tuple(builder.unmatched)
-        self.records = tuple(builder.records)
-        self.notifications = tuple(builder.notifications)
-        self.plain = not (self.guards or self.records or self.notifications)
+        self.guards: tuple[Guard, ...] = () if bare else tuple(builder.guards)
+        self.unmatched: tuple[Guard, ...] = () if bare else tuple(builder.unmatched)
+        self.records: tuple[Record, ...] = () if bare else tuple(builder.records)
+        self.notifications = () if bare else tuple(builder.notifications)
+        self.authorizations: tuple[Authorization, ...] = () if bare else tuple(builder.authorizations)
+        self.preludes: tuple[Prelude, ...] = () if bare else tuple(builder.preludes)
+        self.conflicts: tuple[Conflict, ...] = () if bare else tuple(conflict for _, conflict in builder.expected)
+        self.written = builder.written
+        self.probe: Plan | None = None
+        self.targets: Plan | None = None
+        self.plain = not (self.guards or self.records or self.notifications or self.preludes)
 
     def arguments(self, values: list[Any], call: Call) -> list[Any]:
         """Encode a call's operands into driver arguments.
@@ -79,6 +100,9 @@ class Plan:
         Raises:
             InputError: naming every operand that does not fit.
         """
+        if self.authorizations:
+            for authorize in self.authorizations:
+                authorize(call, self.written)
         if self._binders:
             values = [*values, *[binder(call) for binder in self._binders]]
         try:
@@ -101,15 +125,46 @@ class Plan:
 
     def run(self, values: list[Any], call: Call) -> Program[Any]:
         """Execute: one step, then guards, records of the same transaction, and notes for after the commit."""
-        reply = yield self.command, self.arguments(values, call)
-        if not self.plain or self.unmatched:
+        arguments = self.arguments(values, call)
+        if self.targets is not None:
+            rows = yield self.targets.command, self.targets.arguments(values, call)
+            if rows:
+                keys = [self.targets.key_of(row) for row in rows]
+                for prelude in self.preludes:
+                    yield from prelude(call, keys)
+        reply = yield self.command, arguments
+        if not reply and (self.conflicts or self.unmatched):
+            yield from self.missed(values, call)
+        if not self.plain:
             yield from self.follow(reply, call)
         return reply
+
+    def missed(self, values: list[Any], call: Call) -> Program[None]:
+        """Ask features about a statement that found no row: they may know better than that there is none."""
+        found = yield from self.conflicting(values, call)
+        if found:
+            for conflict in self.conflicts:
+                conflict(call, found)
+        for guard in self.unmatched:
+            guard(call, 0)
+
+    def conflicting(self, values: list[Any], call: Call) -> Program[list[Any]]:
+        """Return the keys of the rows that only what features expect excludes."""
+        if self.probe is None:
+            return []
+        rows = yield self.probe.command, self.probe.arguments(values, call)
+        return [self.probe.key_of(row) for row in rows]
+
+    def key_of(self, row: Sequence[Any]) -> Any:
+        """Return the key of a returned row: a scalar, or a tuple."""
+        record = self.decode(row)
+        key = tuple(record[name] for name in self.model.spec.primary_key)
+        return key[0] if len(key) == 1 else key
 
     def follow(self, reply: Any, call: Call) -> Program[None]:
         """Do what features want done after the statement."""
         changed = reply if self.command.returns == COUNT else len(reply)
-        for guard in self.guards if changed else (*self.guards, *self.unmatched):
+        for guard in self.guards:
             guard(call, changed)
         if self.records or self.notifications:
             rows = [] if self.command.returns == COUNT else [self.decode(row) for row in reply]
@@ -121,6 +176,12 @@ class Plan:
 def refused_problem(label: str, refused: ValueRefused, **where: str | int) -> Problem:
     """Turn a refused value into a problem that names its field."""
     return Problem("wrong-value", f"{label}: {refused.message}", refused.hint, {"field": label, **where})
+
+
+def kept_problem(spec: "FieldSpec") -> Problem:
+    """Describe a value given for a field that callers do not write."""
+    message = f"{spec.name} is kept by {spec.kept}: it cannot be written"
+    return Problem("kept-field", message, f"leave {spec.name} out", {"field": spec.name})
 
 
 def row_count(value: int) -> int:
@@ -138,7 +199,11 @@ class PlanBuilder:
         statement: "insert", "select", "update" or "delete".
         options: the options of the call that shape SQL.
         table: the occurrence of the model's table; predicates must use its columns.
-        predicates, sets, encodes, decodes, guards, unmatched, records, notifications: what has been asked for.
+        predicates, expected, sets, encodes, decodes, guards, unmatched, records, notifications, preludes,
+            authorizations: what has been asked for.
+        written: the fields that the caller gives or changes.
+        row_options: option -> its column, where rows bring it instead of the call.
+        by_key: whether the call names one record by its primary key.
     """
 
     def __init__(
@@ -165,6 +230,12 @@ class PlanBuilder:
         self.unmatched: list[Guard] = []
         self.records: list[Record] = []
         self.notifications: list[Callable[[Call, list[dict[str, Any]]], Any]] = []
+        self.expected: list[tuple[ColumnElement[bool], Conflict]] = []
+        self.preludes: list[Prelude] = []
+        self.authorizations: list[Authorization] = []
+        self.written: tuple[str, ...] = ()
+        self.by_key = False
+        self.row_options: dict[str, ColumnElement[Any]] = {}
         self.replacement: Callable[[PlanBuilder], Any] | None = None
         self._undoing = False
         if root is None:
@@ -175,6 +246,37 @@ class PlanBuilder:
     def where(self, predicate: "ColumnElement[bool]") -> None:
         """Confine the statement to rows that satisfy `predicate`."""
         self.predicates.append(predicate)
+
+    def expect(self, predicate: "ColumnElement[bool]", conflict: Conflict) -> None:
+        """Confine a statement that writes to rows as the caller expects them.
+
+        Where it finds none because of that, ``conflict(call, keys)`` is called with the keys of those that are there,
+        and raises; the check and the write are one statement all the same.
+        """
+        self.expected.append((predicate, conflict))
+
+    def before(self, function: Prelude) -> None:
+        """Run the program ``function(call, keys)`` in the same transaction before an update or delete.
+
+        `keys` are those of the rows that the statement is about to change, which are locked.
+        """
+        self.preludes.append(function)
+
+    def authorize(self, function: Authorization) -> None:
+        """Call ``function(call, fields)`` at the start of every call, before anything is sent; raising refuses it.
+
+        `fields` are the names that the caller gives or changes.
+        """
+        self.authorizations.append(function)
+
+    def given(self, option: str, convert: Convert | None = None, like: "ColumnElement[Any] | None" = None) -> Any:
+        """Return the value of an option that was declared with ``shapes="given"``, as an expression.
+
+        A bound parameter of the call, or a column where each row of a bulk operation brings its own.
+        """
+        if option in self.row_options:
+            return self.row_options[option]
+        return self.bind(lambda call: call.options[option], convert, option, like=like)
 
     def set(self, column: str, value: Any) -> None:
         """Write a column, whatever the caller gives for it.
@@ -309,9 +411,15 @@ class PlanBuilder:
             found[name] = (source, convert)
         return found
 
+    @property
+    def conditions(self) -> "list[ColumnElement[bool]]":
+        """All predicates, with what features expect of the rows."""
+        return [*self.predicates, *[predicate for predicate, _ in self.expected]]
+
     def restrict(self, statement: Any) -> Any:
         """Add all predicates to a statement."""
-        return statement.where(*self.predicates) if self.predicates else statement
+        conditions = self.conditions
+        return statement.where(*conditions) if conditions else statement
 
     def returned(self, names: Sequence[str]) -> "list[ColumnElement[Any]]":
         """Return what RETURNING lists to give these columns as a SELECT would."""
@@ -331,14 +439,36 @@ class PlanBuilder:
             statement = self.replacement(self)
             if columns:
                 statement = statement.returning(*[self.table.c[name] for name in columns])
-        compiled = statement.compile(dialect=self.model.core.dialect.sqlalchemy)
         writes = self.statement != "select"
         if self.records and not writes:
             raise later.refuse("plan step", "record of a read", model=self.model.name)
+        plan = self._compiled(statement, operands, columns, returns, writes=writes)
+        if self.statement in ("update", "delete"):
+            names = self.model.spec.primary_key
+            keys = sa.select(*[self.table.c[name] for name in names])
+            if self.expected:
+                probe = keys.where(*self.predicates)
+                plan.probe = self._compiled(probe, operands, names, ROWS, writes=False, bare=True)
+            if self.preludes:
+                targets = self.restrict(keys).with_for_update()
+                plan.targets = self._compiled(targets, operands, names, ROWS, writes=False, bare=True)
+        return plan
+
+    def _compiled(
+        self,
+        statement: Any,
+        operands: int,
+        columns: Sequence[str],
+        returns: str,
+        *,
+        writes: bool,
+        bare: bool = False,
+    ) -> Plan:
+        compiled = statement.compile(dialect=self.model.core.dialect.sqlalchemy)
         command = Command(str(compiled), returns, writes)
         self.root.binders = []
         slots = [self._slot(name, compiled, operands) for name in compiled.positiontup or ()]
-        return Plan(command, slots, self, columns)
+        return Plan(command, slots, self, columns, bare=bare)
 
     def source(self, name: str, compiled: Any) -> tuple[Binder, Convert | None]:
         """Return (binder, encoder) of a parameter of a compiled statement that no operand of the call fills."""

@@ -16,7 +16,7 @@ from dataflow.dialect import Convert, Dialect, Insert, Program, Rows
 from dataflow.errors import InputError, IntegrityError, Problem
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
-from dataflow.plan.builder import Binder, PlanBuilder
+from dataflow.plan.builder import Authorization, Binder, PlanBuilder, kept_problem
 from dataflow.plan.operation import ModelOperation, Result
 from dataflow.session import Call, atomic
 from dataflow.types import ValueRefused
@@ -60,10 +60,28 @@ class BulkWriting(ModelOperation):
         rows = rw.as_rows(data, first)
         if isinstance(rows, str):
             raise self.fault(rows, rw.HINT)
-        problems = rw.unknown_names(self.bound, rows, rw.given_names(rows), first)
+        given = rw.given_names(rows)
+        problems = rw.unknown_names(self.bound, rows, given, first) or self.kept_names(rows, given, first)
         if problems:
             raise self.bound.refuse(problems, self.name)
         return rows
+
+    def kept_names(self, rows: Sequence[Mapping[str, Any]], given: set[str], first: int) -> list[Problem]:
+        """Return a problem for each field that rows give and callers do not write, naming the first such row."""
+        problems = []
+        for name in sorted(given & self.bound.fields.keys() - set(self.row_options)):
+            spec = self.bound.fields[name].spec
+            index = next((i for i, row in enumerate(rows, first) if row.get(name) is not None), None)
+            if spec.kept and index is not None:
+                problem = kept_problem(spec)
+                where: dict[str, str | int] = {"row": index, "field": name}
+                problems.append(attrs.evolve(problem, message=f"row {index}: {problem.message}", where=where))
+        return problems
+
+    @property
+    def row_options(self) -> tuple[str, ...]:
+        """Options that rows may bring as the fields of the same name: what they name has to be what is set."""
+        return tuple(self.value_options)
 
     def batch(self, options: Mapping[str, Any]) -> "Batch":
         """Read the rows per statement."""
@@ -131,6 +149,8 @@ class BulkWriting(ModelOperation):
             tuple(builder.source(name, compiled) for name in compiled.positiontup[len(columns) :]),
             told is not None,
             self._is_bare(returned, builder),
+            tuple(builder.authorizations),
+            builder.written,
         )
 
     def _is_bare(self, returned: Sequence[str], builder: PlanBuilder) -> bool:
@@ -146,8 +166,9 @@ class BulkWriting(ModelOperation):
 
         Every identifier is quoted, so the text before the values is known whatever the names hold.
         """
-        quote = self.bound.core.dialect.quote
-        head = f"INSERT INTO {quote(self.bound.spec.table)} ({', '.join(map(quote, columns))}) VALUES "  # noqa: S608
+        dialect = self.bound.core.dialect
+        table, names = dialect.table_name(self.bound.spec.table), ", ".join(map(dialect.quote, columns))
+        head = f"INSERT INTO {table} ({names}) VALUES "  # noqa: S608
         found = _GROUP.match(sql, len(head))
         if not sql.startswith(head) or found is None:
             raise self.fault("the rows cannot be written together", "please report this model", "insert-contract")
@@ -208,6 +229,7 @@ class BulkPlan:
         tail: (binder, encoder) of each parameter that follows the rows.
         told: whether each returned row ends in whether it was created.
         bare: whether a returned row holds the key, as results show it, and nothing else.
+        authorizations: asked before anything is sent, with the names of what is `written`.
     """
 
     insert: Insert
@@ -222,6 +244,8 @@ class BulkPlan:
     tail: tuple[tuple[Binder, Convert | None], ...] = ()
     told: bool = False
     bare: bool = False
+    authorizations: tuple[Authorization, ...] = ()
+    written: tuple[str, ...] = ()
 
     @property
     def plain(self) -> bool:
@@ -241,6 +265,8 @@ class BulkPlan:
         return (yield from dialect.insert_many(self._filled(call), rows, call.session.max_parameters))
 
     def _filled(self, call: Call) -> Insert:
+        for authorize in self.authorizations:
+            authorize(call, self.written)
         insert = self.insert
         if self.tail:
             values = [(binder(call), convert) for binder, convert in self.tail]
@@ -421,6 +447,7 @@ class _Job:
     def _compile(self, given: frozenset[str], batch: Batch, extra: Any) -> BulkPlan:
         bound = self.op.bound
         builder = PlanBuilder(bound, self.op.name, "insert", options=dict(extra)).apply_features()
+        builder.written = tuple(name for name in bound.fields if name in given)
         columns = self.op.columns(given | set(builder.sets))
         values = {name: sa.bindparam(f"v{i}", type_=builder.table.c[name].type) for i, name in enumerate(columns)}
         statement = bound.core.dialect.insert(builder.table).values(values)

@@ -8,7 +8,7 @@ import attrs
 import sqlalchemy as sa
 
 from dataflow.dialect import COUNT, MANY, ROWS_TABLE, Command, Convert, Joined, Program, Rows
-from dataflow.errors import InputError, Problem
+from dataflow.errors import InputError, Problem, VersionConflict
 from dataflow.filters import shape
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
@@ -33,13 +33,13 @@ class _ByFilter(ModelOperation):
         if limit is None:
             return used
         table = builder.table
-        keys = [table.c[name] for name in self.bound.spec.primary_key]
+        keys = [table.c[name] for name in self.bound.spec.row_key]
         most = builder.operand(used, row_count, "limit", like=sa.literal(1, sa.BigInteger))
         inner = table.alias()
         chosen = PlanBuilder(self.bound, "related", "select", options=builder.options, table=inner, root=builder.root)
         chosen.apply_features()
         self.compile_filter(chosen, document, first)
-        inner_keys = [inner.c[name] for name in self.bound.spec.primary_key]
+        inner_keys = [inner.c[name] for name in self.bound.spec.row_key]
         order = order_by(chosen, total_order(self.bound, ()))
         select = chosen.restrict(sa.select(*inner_keys)).order_by(*order).limit(most)
         target = keys[0] if len(keys) == 1 else sa.tuple_(*keys)
@@ -60,11 +60,6 @@ class _ByFilter(ModelOperation):
         """Return the key of a returned row: a scalar, or a tuple."""
         return self.scalar(plan.decode(row))
 
-    def scalar(self, record: Mapping[str, Any]) -> Any:
-        """Return the key of a record: a scalar, or a tuple."""
-        key = tuple(record[name] for name in self.bound.spec.primary_key)
-        return key[0] if len(key) == 1 else key
-
     def returning(self, builder: PlanBuilder, statement: Any, operands: int, *, ids: bool) -> Plan:
         """Compile with RETURNING: all columns where a feature wants to see them, the key where asked, else a count."""
         names = tuple(self.bound.fields) if builder.remembers else (self.bound.spec.primary_key if ids else ())
@@ -72,6 +67,14 @@ class _ByFilter(ModelOperation):
             return builder.compile(statement, operands=operands, returns=COUNT)
         statement = statement.returning(*builder.returned(names))
         return builder.compile(statement, operands=operands, columns=names)
+
+
+def by_keys(names: Sequence[str], filters: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Join filters by key into few, each of bounded size."""
+    if len(names) == 1:
+        parts = [filters[i : i + 1000] for i in range(0, len(filters), 1000)]
+        return [{names[0]: {"$in": [key[names[0]] for key in part]}} for part in parts]
+    return [{"$or": filters[i : i + 100]} for i in range(0, len(filters), 100)]
 
 
 def _matches_all(document: Mapping[str, Any]) -> bool:
@@ -103,7 +106,13 @@ class BulkUpdate(_ByFilter):
                     "data was given together with filter, update or limit", "give rows, or a filter and an update"
                 )
             size = self.whole(options, "batch_size", minimum=1)
-            return (yield from atomic(call, self._by_rows(options["data"], size, extra, call, ids=ids)))
+            collect = options.get("on_error", "stop") == "collect"
+            if options.get("on_error", "stop") not in ("stop", "collect"):
+                raise self.fault("on_error is stop or collect; got something else")
+            body = self._by_rows(options["data"], size, extra, call, collect=collect, ids=ids)
+            return (yield from atomic(call, body))
+        if "on_error" in options:
+            raise self.fault("on_error goes with data, whose rows may expect a version", "leave it out")
         update = self.mapping(options, "update")
         document = self.mapping(options, "filter")
         if document is None or update is None:
@@ -138,33 +147,81 @@ class BulkUpdate(_ByFilter):
         statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
         return self.returning(builder, statement, used, ids=ids)
 
-    def _by_rows(self, data: Any, size: int | None, extra: Any, call: Call, *, ids: bool) -> Program[dict[str, Any]]:
+    def _by_rows(
+        self, data: Any, size: int | None, extra: Any, call: Call, *, collect: bool, ids: bool
+    ) -> Program[dict[str, Any]]:
         rows = rw.as_rows(data)
         if isinstance(rows, str):
             raise self.fault(rows, rw.HINT)
         groups = self._groups(rows, extra, ids=ids)
         if groups is None:
-            return (yield from self._one_by_one(rows, extra, call, ids=ids))
+            return (yield from self._one_by_one(rows, extra, call, collect=collect, ids=ids))
         updated = 0
         keys: list[Any] = [None] * len(rows)
+        conflicts: list[Any] = []
         decoders = [self.bound.core.dialect.decoder(field.type) for field in self.bound.key]
         for group in groups:
             joined = Joined(group.plan.command, group.plan.arguments([], call), group.types, size)
             encoded = Rows(len(group.indexes), group.columns)
             replies = yield from self.bound.core.dialect.with_rows(joined, encoded, call.session.max_parameters)
-            if not ids:
+            if not group.plan.columns:
                 updated += sum(replies)
                 continue
             found = {rw.meant(row, decoders): self.key_of(group.plan, row) for reply in replies for row in reply}
             updated += len(found)
             for index, key in zip(group.indexes, group.keys, strict=True):
                 keys[index] = found.get(rw.meant(key, decoders))
-        return self._updated(updated, keys, ids=ids)
+            if group.plan.conflicts and len(found) < len(group.indexes):
+                left = [self._key_in(rows[index]) for index in group.indexes if keys[index] is None]
+                there = yield from self._there(left, extra, call)
+                conflicts += there
+                self._refuse_conflicts(group.plan, there, call, collect=collect)
+        return self._updated(updated, keys, conflicts, ids=ids, collect=collect)
 
     @staticmethod
-    def _updated(updated: int, keys: list[Any], *, ids: bool) -> Result:
-        out: dict[str, Any] = {"updated": updated, "total": len(keys), "missing": len(keys) - updated}
+    def _updated(updated: int, keys: list[Any], conflicts: list[Any], *, ids: bool, collect: bool) -> Result:
+        missing = len(keys) - updated - len(conflicts)
+        out: dict[str, Any] = {"updated": updated, "total": len(keys), "missing": missing}
+        if collect:
+            out["conflicts"] = conflicts
         return Result({**out, "ids": keys} if ids else out)
+
+    @staticmethod
+    def _refuse_conflicts(plan: Plan, conflicts: list[Any], call: Call, *, collect: bool) -> None:
+        if conflicts and not collect:
+            for conflict in plan.conflicts:
+                conflict(call, conflicts)
+
+    def _key_in(self, row: Mapping[str, Any]) -> Any:
+        key = tuple(row[name] for name in self.bound.spec.primary_key)
+        return key[0] if len(key) == 1 else key
+
+    def _there(self, keys: list[Any], extra: Any, call: Call) -> Program[list[Any]]:
+        """Return those of the keys whose records are there, as this call sees them, in the order of the input."""
+        found: set[Any] = set()
+        names = self.bound.spec.primary_key
+        for document in by_keys(names, [self.key_filter(key) for key in keys]):
+            operands: list[Any] = []
+            plan_key = ("bulk_there", shape(document, operands), extra)
+            plan: Plan = self.bound.plans.get(plan_key, partial(self._compile_there, document, len(operands), extra))
+            rows = yield plan.command, plan.arguments(operands, call)
+            found.update(plan.key_of(row) for row in rows)
+        accepted = [self.bound.fields[name].type.accept for name in names]
+        one = len(names) == 1
+
+        def meant(key: Any) -> Any:
+            parts = [accept(part) for accept, part in zip(accepted, (key,) if one else key, strict=True)]
+            return parts[0] if one else tuple(parts)
+
+        restored = {meant(key) for key in found}
+        return [key for key in keys if meant(key) in restored]
+
+    def _compile_there(self, document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
+        builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra)).apply_features()
+        self.compile_filter(builder, document)
+        names = self.bound.spec.primary_key
+        statement = builder.restrict(sa.select(*[builder.table.c[name] for name in names]))
+        return builder.compile(statement, operands=operands, columns=names)
 
     def _groups(self, rows: Sequence[Mapping[str, Any]], extra: Any, *, ids: bool) -> "list[_Group] | None":
         """Encode rows of plain values column by column; None where they need a closer look, one by one.
@@ -186,11 +243,15 @@ class BulkUpdate(_ByFilter):
         self, names: frozenset[str], rows: Sequence[Mapping[str, Any]], indexes: Sequence[int], extra: Any, *, ids: bool
     ) -> "_Group | None":
         spec = self.bound.spec
-        changed = tuple(name for name in self.bound.fields if name in names and name not in spec.primary_key)
-        if not changed or names != {*changed, *spec.primary_key} or self._order_counts(changed):
+        options = tuple(name for name in self.value_options if name in names)
+        own = {*spec.primary_key, *options}
+        changed = tuple(name for name in self.bound.fields if name in names and name not in own)
+        if not changed or names != {*changed, *own} or self._order_counts(changed):
             return None
-        key = ("bulk_update_columns", changed, ids, extra)
-        found: _Columns = self.bound.plans.get(key, partial(self._compile_columns, changed, extra, ids=ids))
+        if any(self.bound.fields[name].spec.kept for name in changed) or set(options) & set(spec.scope):
+            return None
+        key = ("bulk_update_columns", changed, options, ids, extra)
+        found: _Columns = self.bound.plans.get(key, partial(self._compile_columns, changed, options, extra, ids=ids))
         if found.watched:
             return None
         columns = []
@@ -198,7 +259,7 @@ class BulkUpdate(_ByFilter):
             for name, encodes in found.encodes.items():
                 field = self.bound.fields[name]
                 values = [row[name] for row in rows]
-                if self._may_hold_operators(field, values) or (name in spec.primary_key and rw.lacks(values)):
+                if self._may_hold_operators(field, values) or (name in own and rw.lacks(values)):
                     return None
                 columns.append(field.column(values, *encodes))
         except ValueRefused:
@@ -225,11 +286,17 @@ class BulkUpdate(_ByFilter):
         names = set().union(*[value for value in values if type(value) is dict])
         return any(not isinstance(name, str) or name.startswith("$") for name in names)
 
-    def _compile_columns(self, changed: tuple[str, ...], extra: Any, *, ids: bool) -> "_Columns":
-        builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra)).apply_features()
-        table, key = builder.table, self.bound.spec.primary_key
-        names = (*key, *changed)
+    def _compile_columns(
+        self, changed: tuple[str, ...], options: tuple[str, ...], extra: Any, *, ids: bool
+    ) -> "_Columns":
+        table, key = self.bound.table, self.bound.spec.primary_key
+        names = (*key, *changed, *options)
         new = sa.table(ROWS_TABLE, *[sa.column(f"c{i}", table.c[name].type) for i, name in enumerate(names)])
+        shaping = {**dict(extra), **dict.fromkeys(options, True)}
+        builder = PlanBuilder(self.bound, self.name, "update", options=shaping)
+        builder.row_options = {name: new.c[f"c{i}"] for i, name in enumerate(names) if name in options}
+        builder.apply_features()
+        builder.written = changed
         for place, name in enumerate(key):
             builder.where(table.c[name] == new.c[f"c{place}"])
         for place, name in enumerate(changed, len(key)):
@@ -237,7 +304,7 @@ class BulkUpdate(_ByFilter):
                 builder.sets[name] = new.c[f"c{place}"]
         ch.touch(builder)
         statement = builder.restrict(sa.update(table)).values(builder.sets)
-        plan = self.returning(builder, statement, 0, ids=ids)
+        plan = self.returning(builder, statement, 0, ids=ids or bool(builder.expected))
         return _Columns(
             plan,
             tuple(table.c[name].type for name in names),
@@ -246,20 +313,26 @@ class BulkUpdate(_ByFilter):
         )
 
     def _one_by_one(
-        self, rows: Sequence[Mapping[str, Any]], extra: Any, call: Call, *, ids: bool
+        self, rows: Sequence[Mapping[str, Any]], extra: Any, call: Call, *, collect: bool, ids: bool
     ) -> Program[dict[str, Any]]:
-        batches: dict[Any, tuple[Plan, list[tuple[int, list[Any], list[Any]]]]] = {}
+        batches: dict[Any, tuple[Plan, list[_Item]]] = {}
+        around = call.options
         problems: list[Problem] = []
         seen: dict[tuple[Any, ...], int] = {}
         for index, row in enumerate(rows):
             try:
+                row, expected = self._expected(row, around)
                 shape_key, found, key, operands = self._row(row)
                 self._refuse_repeated(key, index, seen)
+                shaping = {**dict(extra), **{name: True for name in expected if name not in self.bound.spec.scope}}
+                inner = tuple(shaping.items())
                 plan = self.bound.plans.get(
-                    ("bulk_update_rows", shape_key, ids, extra),
-                    partial(self._compile, found, key, None, extra, ids=ids),
+                    ("bulk_update_rows", shape_key, ids, inner),
+                    partial(self._compile, found, key, None, inner, ids=ids),
                 )
-                batches.setdefault(shape_key, (plan, []))[1].append((index, operands, plan.arguments(operands, call)))
+                call.options = {**around, **expected}
+                item = _Item(index, operands, plan.arguments(operands, call), call.options, self.scalar(key))
+                batches.setdefault((shape_key, inner), (plan, []))[1].append(item)
             except InputError as error:
                 faults = error.problems or (Problem(error.code, error.message, error.hint),)
                 problems += [attrs.evolve(p, message=f"row {index}: {p.message}", where={"row": index}) for p in faults]
@@ -269,16 +342,42 @@ class BulkUpdate(_ByFilter):
             raise self.bound.refuse(problems, self.name)
         updated = 0
         keys: list[Any] = [None] * len(rows)
+        conflicts: list[Any] = []
         for plan, items in batches.values():
-            if plan.command.returns == COUNT and plan.plain and not plan.unmatched:
-                updated += yield Command(plan.command.sql, MANY, writes=True), [args for _, _, args in items]
+            if plan.command.returns == COUNT and plan.plain and not (plan.unmatched or plan.conflicts):
+                updated += yield Command(plan.command.sql, MANY, writes=True), [item.arguments for item in items]
                 continue
-            for index, operands, _ in items:
-                reply = yield from plan.run(operands, call)
+            for item in items:
+                call.options = item.options
+                try:
+                    reply = yield from plan.run(item.operands, call)
+                except VersionConflict:
+                    conflicts.append(item.key)
+                    continue
                 updated += reply if plan.command.returns == COUNT else len(reply)
                 if ids and reply:
-                    keys[index] = self.key_of(plan, reply[0])
-        return self._updated(updated, keys, ids=ids)
+                    keys[item.index] = self.key_of(plan, reply[0])
+            self._refuse_conflicts(plan, conflicts, call, collect=collect)
+        call.options = around
+        return self._updated(updated, keys, conflicts, ids=ids, collect=collect)
+
+    def _expected(self, row: Mapping[str, Any], around: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+        """Take what a row expects of its record (a version) out of the row.
+
+        Raises:
+            InputError: it names another scope than the call's.
+        """
+        expected = {name: row[name] for name in self.value_options if name in row}
+        if not expected:
+            return row, expected
+        for name, value in expected.items():
+            if around.get(name, value) != value:
+                raise self.fault(f"{name} differs from that of the call", "give it once", "twice")
+            try:
+                self.bound.fields[name].encode(value)
+            except ValueRefused as refused:
+                raise self.fault(f"{name}: {refused.message}", refused.hint, "wrong-value") from None
+        return {name: value for name, value in row.items() if name not in expected}, expected
 
     def _refuse_repeated(self, key: Mapping[str, Any], index: int, seen: dict[tuple[Any, ...], int]) -> None:
         """Refuse a second row for one record: rows of one shape run together, so their order would not be kept."""
@@ -306,6 +405,17 @@ class BulkUpdate(_ByFilter):
         key = self.key_filter({name: row[name] for name in names})
         operands: list[Any] = []
         return (ch.change_shape(found, operands), shape(key, operands)), found, key, operands
+
+
+@attrs.frozen
+class _Item:
+    """One row to change: its place in the input, operands, encoded arguments, options of its call, and its key."""
+
+    index: int
+    operands: list[Any]
+    arguments: list[Any]
+    options: Mapping[str, Any]
+    key: Any
 
 
 @attrs.frozen
@@ -387,12 +497,7 @@ class BulkDelete(_ByFilter):
             raise self.fault("ids takes a list of keys", "write ids=[1, 2]")
         if limit is not None:
             raise self.fault("limit goes with filter, not with ids")
-        filters = [self.key_filter(key) for key in keys]
-        names = self.bound.spec.primary_key
-        if len(names) == 1:
-            parts = [filters[i : i + 1000] for i in range(0, len(filters), 1000)]
-            return [{names[0]: {"$in": [key[names[0]] for key in part]}} for part in parts]
-        return [{"$or": filters[i : i + 100]} for i in range(0, len(filters), 100)]
+        return by_keys(self.bound.spec.primary_key, [self.key_filter(key) for key in keys])
 
     def _delete(
         self, documents: list[Mapping[str, Any]], limit: int | None, extra: Any, call: Call, *, ids: bool

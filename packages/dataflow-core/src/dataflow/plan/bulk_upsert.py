@@ -9,13 +9,13 @@ import attrs
 import sqlalchemy as sa
 
 from dataflow.dialect import Program, Rows
-from dataflow.errors import Problem
+from dataflow.errors import Problem, VersionConflict
 from dataflow.filters import bucket
 from dataflow.plan import rows as rw
 from dataflow.plan.builder import Plan, PlanBuilder
 from dataflow.plan.bulk import Batch, BulkPlan, BulkWriting, Tally
-from dataflow.plan.upsert import require_unique, unseen
-from dataflow.session import Call
+from dataflow.plan.upsert import asked, conflict_target, require_unique, unseen
+from dataflow.session import Call, atomic
 from dataflow.types import INT_MIN, ValueRefused
 
 
@@ -52,6 +52,8 @@ class BulkUpsert(BulkWriting):
         shared, options = self.split(params)
         extra = self.shaped(options, call)
         rows = self.rows(self.data(options))
+        if rw.given_names(rows) & set(self.expectations):
+            return (yield from atomic(call, self._one_by_one(rows, shared, options, call)))
         ids = self.flag(options, "return_ids")
         every = self.whole(options, "commit_every", minimum=1)
         batch = self.batch(options)
@@ -69,6 +71,44 @@ class BulkUpsert(BulkWriting):
             last = dict(zip(keys, tally.ids, strict=True))
             tally.ids[:] = [last[found] for found in keys]
         return tally.result(len(rows), ids=ids, collect=False, every=every)
+
+    @property
+    def expectations(self) -> tuple[str, ...]:
+        """Options by which a row says what it expects of the record that is there."""
+        return tuple(name for name in self.value_options if name not in self.bound.spec.scope)
+
+    def _one_by_one(
+        self, rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], options: Mapping[str, Any], call: Call
+    ) -> Program[dict[str, Any]]:
+        """Upsert rows that expect something each of their record; all that disappoint are named together."""
+        if "commit_every" in options:
+            raise self.fault("commit_every does not go with rows that name what they expect", "leave it out")
+        key = self._key_fields(options, rw.given_names(rows) | set(shared))
+        keys = self._keys(rows, shared, key)
+        kept = self._distinct(keys, key, self.choice(options, "on_duplicate", ("error", "last")))
+        upsert = self.bound.operation("upsert")
+        tally = Tally(ids=[None] * len(rows))
+        conflicts: list[Any] = []
+        before = call.options
+        passed = {f"_{name}": options[name] for name in self.call_options if name in options}
+        for index in kept:
+            values = {**shared, **rows[index]}
+            where = {name: values[name] for name in key}
+            call.options = before
+            try:
+                found = yield from upsert.program({"_where": where, "_create": values, **passed}, call)
+            except VersionConflict as conflict:
+                conflicts += conflict.ids
+                continue
+            tally.created += found.status["created"]
+            tally.updated += not found.status["created"]
+            tally.ids[index] = self.scalar(found)
+        if conflicts:
+            msg = f"{len(conflicts)} of the rows expect another version than their record has; nothing was written"
+            hint = "read the records again, and apply the change to what they are now"
+            raise VersionConflict(msg, ids=conflicts, hint=hint, where={"model": self.bound.name})
+        tally.skipped = len(rows) - len(kept)
+        return tally.result(len(rows), ids=self.flag(options, "return_ids"), collect=False, every=None)
 
     def _key_fields(self, options: Mapping[str, Any], given: set[str]) -> tuple[str, ...]:
         named = self.names(options, "key_fields")
@@ -172,20 +212,23 @@ class BulkUpsert(BulkWriting):
         table = builder.table
         change = PlanBuilder(self.bound, self.name, "update", options=dict(extra), table=table, root=builder)
         change.apply_features()  # a row that is there is updated, with what features ask of any update
+        builder.written = tuple(name for name in self.bound.fields if name in given)
+        written = tuple(name for name in builder.written if name not in key)
+        builder.authorizations += [partial(asked, authorize, written) for authorize in change.authorizations]
         columns = self.columns(given | set(builder.sets))
         values = {name: sa.bindparam(f"v{i}", type_=table.c[name].type) for i, name in enumerate(columns)}
         statement = self.bound.core.dialect.insert(table).values(values)
         pk = set(self.bound.spec.primary_key)
         changed = {name for name in columns if name in given and name not in key and name not in pk}
+        changed -= {name for name in changed if self.bound.fields[name].spec.kept}
         changed |= {f.name for f in self.bound.spec.fields.values() if f.write == "update"}
         fresh = {name: statement.excluded[name] for name in columns if name in changed}
         fresh |= change.sets
         if not fresh:  # nothing to change: write a key onto itself, so that RETURNING and counts see the row
             fresh = {key[0]: statement.excluded[key[0]]}
-        confined = sa.and_(*change.predicates) if change.predicates else None
-        statement = statement.on_conflict_do_update(
-            index_elements=[table.c[name] for name in key], set_=fresh, where=confined
-        )
+        confined = sa.and_(*change.conditions) if change.conditions else None
+        target = conflict_target(self.bound, table, key)
+        statement = statement.on_conflict_do_update(**target, set_=fresh, where=confined)
         return self.plan(
             builder,
             statement,
@@ -297,7 +340,7 @@ class BulkUpsert(BulkWriting):
         return total
 
     def _compile_existing(self, names: tuple[str, ...], size: int, extra: Any) -> Plan:
-        builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra))
+        builder = PlanBuilder(self.bound, "related", "select", options=dict(extra)).apply_features()
         table = builder.table
         if len(names) == 1:
             field = self.bound.fields[names[0]]

@@ -13,7 +13,7 @@ from typing import Any
 from dataflow.errors import Problem, suggest
 from dataflow.fields import UNSET, FieldSpec
 from dataflow.plan.bound import BoundField, BoundModel
-from dataflow.plan.builder import PlanBuilder, refused_problem
+from dataflow.plan.builder import PlanBuilder, kept_problem, refused_problem
 from dataflow.types import ArrayType, ValueRefused, canonical_json, kind
 
 OPERATORS = ("$set", "$inc", "$dec", "$multiply", "$divide", "$min", "$max", "$unset", "$append")
@@ -74,6 +74,8 @@ def _add(bound: BoundModel, changes: list[Change], seen: set[str], problems: lis
                 {"field": name},
             )
         )
+    elif bound.fields[name].spec.kept:
+        problems.append(kept_problem(bound.fields[name].spec))
     elif name in seen:
         problems.append(Problem("twice", f"{name}: the field is changed twice", "", {"field": name}))
     else:
@@ -155,6 +157,7 @@ def _factor(field: BoundField, op: str, operand: Any) -> Any:
 
 def compile_changes(builder: PlanBuilder, changes: list[Change], first: int = 0) -> None:
     """Write changes into a builder's `sets`; operand numbers start at `first`. `updated_at` follows by itself."""
+    builder.written = tuple(name for name, _, _ in changes)
     for position, (name, op, operand) in enumerate(changes):
         field = builder.model.fields[name]
         column = builder.table.c[name]

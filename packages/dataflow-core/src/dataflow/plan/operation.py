@@ -10,7 +10,7 @@ from dataflow.dialect import Program
 from dataflow.errors import InputError, MissingCapability, Problem, suggest
 from dataflow.filters import FilterCompiler, shape
 from dataflow.operations import BY_NAME, OperationKind
-from dataflow.plan.builder import Plan, PlanBuilder, refused_problem
+from dataflow.plan.builder import Plan, PlanBuilder, kept_problem, refused_problem
 from dataflow.plugins.hints import extra_for
 from dataflow.session import Call, atomic
 from dataflow.types import ValueRefused, kind
@@ -67,12 +67,22 @@ class ModelOperation:
     """
 
     name: ClassVar[str]
+    described: ClassVar[OperationKind | None] = None
+    """What a plugin's operation is: its parameters and results; core's own stand in `dataflow.operations`."""
 
     def __init__(self, bound: "BoundModel") -> None:
         self.bound = bound
-        self.kind: OperationKind = BY_NAME[self.name]
+        self.kind: OperationKind = self.described or BY_NAME[self.name]
         self.writes = self.kind.writes
-        self.call_options = dict(bound.spec.call_options)
+        known = bound.spec.call_options
+        self.call_options = {name: option.shapes for name, option in known.items() if option.of(self.name)}
+        self.value_options = [
+            name
+            for name, option in known.items()
+            if name in bound.fields
+            and bound.fields[name].spec.kept
+            and (option.of(self.name) or self.name in option.rows)
+        ]
         self.keyed = [feature for feature in bound.features if hasattr(feature, "plan_key")]
         self.route = self._routes()
 
@@ -156,6 +166,9 @@ class ModelOperation:
         """Return every fault of constants known before the run; `partial`: the rest comes by connections."""
         del partial
         problems: list[Problem] = []
+        for feature in self.bound.features:
+            if hasattr(feature, "check_node"):
+                problems += feature.check_node(self, params)
         for name, value in params.items():
             if name not in self.route:
                 problems.append(self.unknown(name))
@@ -189,13 +202,21 @@ class ModelOperation:
 
     def check_field(self, name: str, value: Any) -> list[Problem]:
         """Return the fault of one field value, if any."""
-        if value is None and self.bound.fields[name].spec.generated:
+        spec = self.bound.fields[name].spec
+        if value is None and spec.generated:
             return []
+        if spec.kept:
+            return [kept_problem(spec)]
         try:
             self.bound.fields[name].encode(value)
         except ValueRefused as refused:
             return [refused_problem(name, refused)]
         return []
+
+    def scalar(self, record: Mapping[str, Any]) -> Any:
+        """Return the key of a record: a scalar, or a tuple."""
+        key = tuple(record[name] for name in self.bound.spec.primary_key)
+        return key[0] if len(key) == 1 else key
 
     def rank(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return what orders records by their key, as the database does."""
@@ -228,11 +249,37 @@ class ModelOperation:
         """Move the features' call options into the call; return those that shape SQL, for the plan key."""
         if not self.call_options and not self.keyed:
             return ()
-        given = {name: options[name] for name in self.call_options if name in options}
+        given = {name: options[name] for name in self.call_options if options.get(name) is not None}
         if given:
+            for name in given:
+                if self.bound.spec.call_options[name].flag:
+                    self.flag(given, name)
             call.options = {**call.options, **given}
-        shaping = tuple((name, given[name]) for name, shapes in self.call_options.items() if shapes and name in given)
-        return shaping + tuple((f"@{feature.name}", feature.plan_key(call)) for feature in self.keyed)
+        shaping = tuple(
+            (name, True if shapes == "given" else given[name])
+            for name, shapes in self.call_options.items()
+            if shapes and name in given
+        )
+        return shaping + self.surrounded(call)
+
+    def surrounded(self, call: Call) -> tuple[tuple[str, Any], ...]:
+        """Return what depends on the surroundings of a call, for the plan key; related models may have such features."""
+        keyed = self.bound.core.keyed if self.bound.relations else self.keyed
+        return tuple((f"@{feature.name}", feature.plan_key(call)) for feature in keyed)
+
+    def quick(self, call: Call) -> tuple[Any, ...]:
+        """Return the same for a call that gives no options and reaches no other model."""
+        return tuple([feature.plan_key(call) for feature in self.keyed]) if self.keyed else ()
+
+    def take_options(self, values: dict[str, Any], options: dict[str, Any]) -> bool:
+        """Move values that are options by the name of a field (an expected version) to the options; tell if any."""
+        found = [name for name in self.value_options if name in values]
+        for name in found:
+            value = values.pop(name)
+            if options.get(name, value) != value:
+                raise self.fault(f"{name} is given twice, with different values", "give it once", "twice")
+            options[name] = value
+        return bool(found)
 
     def whole(self, options: Mapping[str, Any], name: str, *, minimum: int = 0) -> int | None:
         """Read an option that is a whole number, or None."""
@@ -346,8 +393,9 @@ class ModelOperation:
         elif conditions is not None:
             if not conditions:
                 msg = f"{names[0]} is empty, which would mean every record"
-                many = {"read": "ListNode", "update": "BulkUpdateNode", "delete": "BulkDeleteNode"}[self.name]
-                raise self.fault(msg, f"give the key, or use {self.bound.name}{many}")
+                many = {"read": "ListNode", "update": "BulkUpdateNode", "delete": "BulkDeleteNode"}.get(self.name, "")
+                other = f", or use {self.bound.name}{many}" if many else ""
+                raise self.fault(msg, f"give the key{other}")
             return conditions, False
         else:
             hint = f"give id=…, record_id=… or {names[0]}={{…}}"
@@ -378,9 +426,8 @@ def run_plan(plan: Plan, values: list[Any], call: Call) -> Program[Any]:
     """Run a plan, in a transaction where it is more than one step."""
     if plan.plain:
         reply = yield plan.command, plan.arguments(values, call)
-        if plan.unmatched and not reply:  # no rows, or a count of none
-            for guard in plan.unmatched:
-                guard(call, 0)
+        if not reply and (plan.unmatched or plan.conflicts):  # no rows, or a count of none
+            yield from plan.missed(values, call)
         return reply
     if not plan.command.writes:
         return (yield from plan.run(values, call))

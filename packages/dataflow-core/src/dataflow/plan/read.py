@@ -57,7 +57,7 @@ class Read(_Reading):
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         if len(params) == 1:
             ((name, key),) = params.items()
-            known: Plan | None = self.bound.plans.peek(("read", name, type(key)))
+            known: Plan | None = self.bound.plans.peek(("read", name, type(key), *self.quick(call)))
             if known is not None:
                 if known.plain and not known.unmatched:  # as run_plan does, without a generator of its own
                     rows = yield known.command, known.arguments([key], call)
@@ -74,7 +74,7 @@ class Read(_Reading):
         wanted = self.names(options, "fields"), self.names(options, "include")
         key = ("read", by_key, shape(document, operands), *wanted, extra)
         plan: _ReadPlan = self.bound.plans.get(key, lambda: self._compile(document, options, extra, by_key=by_key))
-        self._remember(params, plan, by_key=by_key)
+        self._remember(params, plan, call, by_key=by_key)
         rows = yield from run_plan(plan.plan, operands, call)
         if not rows:
             if strict:
@@ -87,13 +87,13 @@ class Read(_Reading):
             del record[name]
         return Result(record, {"found": True})
 
-    def _remember(self, params: Mapping[str, Any], plan: "_ReadPlan", *, by_key: bool) -> None:
+    def _remember(self, params: Mapping[str, Any], plan: "_ReadPlan", call: Call, *, by_key: bool) -> None:
         """Keep a plan for calls that give nothing but a key of the same type, which then need no look at options."""
-        if not by_key or len(params) > 1 or self.keyed:
+        if not by_key or len(params) > 1:
             return
         ((name, key),) = params.items()
         if type(key) in SCALARS and len(self.bound.spec.primary_key) == 1:
-            self.bound.plans.put(("read", name, type(key)), plan.plan)
+            self.bound.plans.put(("read", name, type(key), *self.quick(call)), plan.plan)
 
     def _compile(
         self, document: Mapping[str, Any], options: Mapping[str, Any], extra: Any, *, by_key: bool
@@ -104,6 +104,7 @@ class Read(_Reading):
         builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra))
         operands: list[Any] = []
         shape(document, operands)
+        builder.by_key = by_key
         builder.apply_features()
         self.compile_filter(builder, document)
         statement = self._select(builder, (*names, *hidden))

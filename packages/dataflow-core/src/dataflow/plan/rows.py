@@ -149,6 +149,8 @@ class RowEncoder:
 
     def _column(self, name: str, rows: Sequence[Mapping[str, Any]], *, quick: bool) -> list[Any]:
         if name in self._constant:
+            if name in self.given and self.bound.fields[name].spec.kept:
+                self._compare(name, rows)
             return [self._constant[name]] * len(rows)
         try:
             values = [row[name] for row in rows] if quick else self._filled(name, rows)
@@ -158,6 +160,13 @@ class RowEncoder:
             encoded = iter(self._encoded(name, [value for value in values if value is not None]))
             return [None if value is None else next(encoded) for value in values]
         return self._encoded(name, values)
+
+    def _compare(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse rows that bring another value than the one their feature sets."""
+        for index, row in enumerate(rows):
+            if row.get(name) is not None and row[name] != self.forced[name][0](self.call):
+                msg = f"{name}: {self.bound.fields[name].spec.kept} sets another value"
+                raise ValueRefused(msg, f"leave {name} out", index)
 
     def _encoded(self, name: str, values: list[Any]) -> list[Any]:
         try:

@@ -46,9 +46,10 @@ def parse_sort(value: Any) -> Sort | str:
 
 
 def total_order(bound: "BoundModel", sort: Sort) -> Sort:
-    """End a sort in the primary key, so that it orders every two records."""
+    """End a sort in the primary key, so that it orders every two records; keys may be unique only within a scope."""
     given = {name for name, _ in sort}
-    return sort + tuple((name, False) for name in bound.spec.primary_key if name not in given)
+    key = dict.fromkeys((*bound.spec.primary_key, *bound.spec.row_key))
+    return sort + tuple((name, False) for name in key if name not in given)
 
 
 def sort_problems(bound: "BoundModel", sort: Sort) -> list[Problem]:

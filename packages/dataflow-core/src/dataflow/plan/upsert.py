@@ -1,7 +1,8 @@
 """Upserts: the row with that unique key is changed, or created; which of the two is told."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import sqlalchemy as sa
@@ -10,11 +11,14 @@ from dataflow.dialect import Program
 from dataflow.errors import Problem, UniqueError
 from dataflow.filters import shape
 from dataflow.plan import changes as ch
-from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.builder import Authorization, Plan, PlanBuilder
 from dataflow.plan.operation import DICT_HINT, ModelOperation, Result
 from dataflow.plan.write import counted, insert_plan, missing_fields
 from dataflow.session import Call, atomic
 from dataflow.types import kind
+
+if TYPE_CHECKING:
+    from dataflow.plan.bound import BoundModel
 
 
 def require_unique(operation: ModelOperation, names: Sequence[str], what: str) -> tuple[str, ...]:
@@ -26,6 +30,7 @@ def require_unique(operation: ModelOperation, names: Sequence[str], what: str) -
     problems = [p for name in names if (p := operation.known_field(name, what))]
     if problems:
         raise operation.bound.refuse(problems, operation.name)
+    names = [name for name in names if name not in operation.bound.spec.scope]
     for key in operation.bound.spec.unique_keys:
         if set(key) == set(names):
             return key
@@ -44,6 +49,12 @@ class Upsert(ModelOperation):
 
     def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
         given = {name: value for name, value in params.items() if self.route.get(name) in ("where", "create")}
+        given = {
+            name: {field: v for field, v in value.items() if field not in self.value_options}
+            if isinstance(value, Mapping)
+            else value
+            for name, value in given.items()
+        }
         problems = super().check({n: v for n, v in params.items() if n not in given}, partial=partial)
         for name, values in given.items():  # these are values of a record: what a filter means is another matter
             if not isinstance(values, Mapping):
@@ -58,15 +69,21 @@ class Upsert(ModelOperation):
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         _, options = self.split(params)
+        where = dict(self.mapping(options, "where") or {})
+        create = dict(self.mapping(options, "create") or {})
+        self.take_options(where, options)
+        self.take_options(create, options)
+        update = self.mapping(options, "update")
+        if update is not None:
+            update = dict(update)
+            self.take_options(update, options)
         extra = self.shaped(options, call)
-        where = self.mapping(options, "where")
         if not where:
             raise self.fault("upsert needs where", "give the unique key: where={'email': …}", "missing-key")
-        create = {**where, **(self.mapping(options, "create") or {})}
+        create = {**where, **create}
         target = self.names(options, "conflict_on")
         key = require_unique(self, target or tuple(where), "conflict_on" if target else "where")
         self._check_key(where, create, key)
-        update = self.mapping(options, "update")
         if update is None:
             fixed = {*key, *self.bound.spec.primary_key}  # a record keeps its own key, as in bulk upserts
             update = {name: value for name, value in create.items() if name not in fixed}
@@ -120,22 +137,21 @@ class Upsert(ModelOperation):
         )
         if both.fresh.plain and both.changed.plain:
             rows = yield both.fresh.command, both.fresh.arguments(operands, call)
-            return self._told(rows, both, key, call)
+            return (yield from self._told(rows, both, key, call))
         return (yield from atomic(call, self._followed(both, operands, key, call)))
 
     def _followed(
         self, both: "_Either", operands: list[Any], key: Mapping[str, Any], call: Call
     ) -> Program[dict[str, Any]]:
         rows = yield both.fresh.command, both.fresh.arguments(operands, call)
-        result = self._told(rows, both, key, call)
+        result = yield from self._told(rows, both, key, call)
         half = both.fresh if result.status["created"] else both.changed
         yield from half.follow([row[:-1] for row in rows], call)
         return result
 
-    @staticmethod
-    def _told(rows: Sequence[Any], both: "_Either", key: Mapping[str, Any], call: Call) -> Result:
+    def _told(self, rows: Sequence[Any], both: "_Either", key: Mapping[str, Any], call: Call) -> Program[Result]:
         if not rows:
-            raise untouched(both.changed, tuple(key), call)
+            raise (yield from self._untouched(both.changed, key, call))
         half = both.fresh if rows[0][-1] else both.changed
         return Result(half.decode(rows[0][:-1]), {"created": bool(rows[0][-1])})
 
@@ -158,10 +174,12 @@ class Upsert(ModelOperation):
             fresh = change.sets
         statement = dialect.insert(table).values(builder.sets)
         statement = statement.on_conflict_do_update(
-            index_elements=[table.c[name] for name in key],
+            **conflict_target(self.bound, table, key),
             set_=fresh,
-            where=sa.and_(*change.predicates) if change.predicates else None,
+            where=sa.and_(*change.conditions) if change.conditions else None,
         )
+        builder.written = names
+        builder.authorizations += [partial(asked, authorize, change.written) for authorize in change.authorizations]
         columns = tuple(self.bound.fields)
         statement = statement.returning(*builder.returned(columns), dialect.created(table))
         return _Either(
@@ -185,9 +203,11 @@ class Upsert(ModelOperation):
         try:
             rows = yield from insert.run(list(create.values()), call)
         except UniqueError as error:
-            if set(key) <= set(str(error.where.get("columns")).split(", ")):
-                raise untouched(change, tuple(key), call) from error
-            raise
+            if not set(key) <= set(str(error.where.get("columns")).split(", ")):
+                raise
+            if self.bound.core.dialect.aborts_on_error:  # nothing more can be asked in this transaction
+                raise unseen(tuple(key)) from error
+            raise (yield from self._untouched(change, key, call)) from error
         return Result(insert.decode(rows[0]), {"created": True})
 
     def _compile(self, found: list[ch.Change], key: Mapping[str, Any], operands: int, extra: Any) -> Plan:
@@ -205,22 +225,54 @@ class Upsert(ModelOperation):
         return builder.compile(statement, operands=operands, columns=columns)
 
 
+    def _untouched(self, change: Plan, key: Mapping[str, Any], call: Call) -> Program[UniqueError]:
+        """Build the error for a record that is there, and that what features demand of a change excluded.
+
+        Features are asked first: they may know better (another version than the expected one).
+        """
+        if change.conflicts:
+            operands: list[Any] = []
+            extra = self.surrounded(call)
+            plan_key = ("upsert_probe", shape(key, operands), extra)
+            probe: Plan = self.bound.plans.get(plan_key, lambda: self._compile_probe(key, len(operands), extra))
+            rows = yield probe.command, probe.arguments(operands, call)
+            if rows:
+                for conflict in change.conflicts:
+                    conflict(call, [probe.key_of(row) for row in rows])
+        for guard in (*change.guards, *change.unmatched):
+            guard(call, 0)
+        return unseen(tuple(key))
+
+    def _compile_probe(self, key: Mapping[str, Any], operands: int, extra: Any) -> Plan:
+        builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra)).apply_features()
+        self.compile_filter(builder, key)
+        names = self.bound.spec.primary_key
+        statement = builder.restrict(sa.select(*[builder.table.c[name] for name in names]))
+        return builder.compile(statement, operands=operands, columns=names)
+
+
+def conflict_target(bound: "BoundModel", table: Any, key: Sequence[str]) -> dict[str, Any]:
+    """Return what names the unique key of an upsert: its columns with those of the scope, and the index's predicate."""
+    spec = bound.spec
+    if set(key) == set(spec.primary_key):
+        return {"index_elements": [table.c[name] for name in spec.row_key]}
+    target: dict[str, Any] = {"index_elements": [table.c[name] for name in spec.scoped(key)]}
+    if spec.ends:
+        target["index_where"] = table.c[spec.ends].is_(None)
+    return target
+
+
+def asked(authorize: Authorization, written: tuple[str, ...], call: Call, _fields: tuple[str, ...]) -> None:
+    """Ask for the half of an upsert that changes what is there, with the fields that it changes."""
+    authorize(call, written)
+
+
 @attrs.frozen
 class _Either:
     """One statement that inserts or changes; features may want different things done after each."""
 
     fresh: Plan
     changed: Plan
-
-
-def untouched(change: Plan, key: Sequence[str], call: Call) -> UniqueError:
-    """Build the error for a record that is there, and that what features demand of a change excluded.
-
-    The guards are asked first: they may know better (another version than the expected one).
-    """
-    for guard in (*change.guards, *change.unmatched):
-        guard(call, 0)
-    return unseen(key)
 
 
 def unseen(key: Sequence[str], rows: str = "") -> UniqueError:

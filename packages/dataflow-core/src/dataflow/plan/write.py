@@ -37,6 +37,7 @@ def insert_plan(operation: ModelOperation, names: tuple[str, ...], extra: Any) -
         if name not in builder.sets:
             builder.sets[name] = builder.operand(index, builder.encoder(name), name, like=builder.table.c[name])
     ch.defaults(builder, set(names))
+    builder.written = names
     columns = tuple(operation.bound.fields)
     statement = sa.insert(builder.table).values(builder.sets).returning(*builder.returned(columns))
     return builder.compile(statement, operands=len(names), columns=columns)
@@ -76,8 +77,9 @@ class Create(ModelOperation):
     def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
         problems = super().check(params, partial=partial)
         for field, value in self.inner(params, "values"):
-            unknown = self.known_field(field, "values")
-            problems += [unknown] if unknown else self.check_field(field, value)
+            if field not in self.value_options:
+                unknown = self.known_field(field, "values")
+                problems += [unknown] if unknown else self.check_field(field, value)
         return problems
 
     def _record(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -93,6 +95,7 @@ class Create(ModelOperation):
             if problems:
                 raise self.bound.refuse(problems, self.name)
             fields |= values
+            self.take_options(fields, options)
         for name in self.counted:
             if name in fields and fields[name] is None:  # as in rows of a bulk: the database gives it
                 del fields[name]
@@ -112,7 +115,8 @@ class Create(ModelOperation):
             ((name, value),) = params.items()
             nested = type(value) is dict and self.route.get(name) == "values"
             fields = value if nested else params
-        plan: Plan | None = self.bound.plans.peek(("create", nested, *fields))
+        quick = self.quick(call)
+        plan: Plan | None = self.bound.plans.peek(("create", nested, *fields, *quick))
         if plan is not None:
             rows = yield from run_plan(plan, list(fields.values()), call)
         else:
@@ -120,19 +124,22 @@ class Create(ModelOperation):
             extra = self.shaped(options, call)
             names = tuple(fields)
             plan = self.bound.plans.get(("create", names, extra), lambda: self._compile(fields, extra))
-            self._remember(params, fields, plan)
+            self._remember(params, fields, plan, quick)
             body = run_plan(plan, list(fields.values()), call)
             rows = yield from counted(self, fields, body, call)
         result = Result(plan.decode(rows[0]))
         result.status = _CREATED
         return result
 
-    def _remember(self, params: Mapping[str, Any], fields: Mapping[str, Any], plan: Plan) -> None:
+    def _remember(
+        self, params: Mapping[str, Any], fields: Mapping[str, Any], plan: Plan, quick: tuple[Any, ...]
+    ) -> None:
         """Keep a plan for calls that give nothing but these fields: none of them a chosen id, no options."""
         routes = {self.route[name] for name in params}
         nested = routes == {"values"} and len(params) == 1
-        if (nested or routes <= {None}) and not self.keyed and not set(self.counted) & fields.keys():
-            self.bound.plans.put(("create", nested, *fields), plan)
+        values = next(iter(params.values())) if nested else params
+        if (nested or routes <= {None}) and len(values) == len(fields) and not set(self.counted) & fields.keys():
+            self.bound.plans.put(("create", nested, *fields, *quick), plan)
 
     def _compile(self, fields: Mapping[str, Any], extra: Any) -> Plan:
         problems = missing_fields(self, fields)
@@ -155,13 +162,15 @@ class Update(ModelOperation):
         plain = {name: value for name, value in params.items() if self.route.get(name, "") is not None}
         problems = super().check(plain, partial=partial)
         changed = {name: value for name, value in params.items() if name not in plain}
-        changed |= dict(self.inner(params, "values", "fields"))
+        inner = self.inner(params, "values", "fields")
+        changed |= {name: value for name, value in inner if name not in self.value_options}
         found = ch.read_changes(self.bound, changed, problems)
         return problems + ch.change_problems(self.bound, found)
 
-    def _changes(self, fields: dict[str, Any], options: Mapping[str, Any]) -> list[ch.Change]:
+    def _changes(self, fields: dict[str, Any], options: dict[str, Any]) -> list[ch.Change]:
         problems: list[Problem] = []
-        values = self.mapping(options, "values", "fields") or {}
+        values = dict(self.mapping(options, "values", "fields") or {})
+        self.take_options(values, options)
         problems += [
             Problem("twice", f"{name} is given twice: at top level and in values", "give it once")
             for name in values
@@ -178,7 +187,10 @@ class Update(ModelOperation):
 
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         names, values = _flat(params)
-        known: _KeyedUpdate | None = self.bound.plans.peek(("update", *names)) if ch.are_plain(values) else None
+        quick = self.quick(call)
+        known: _KeyedUpdate | None = None
+        if ch.are_plain(values):
+            known = self.bound.plans.peek(("update", *names, *quick))
         if known is not None and type(values[known.place]) is known.kind:
             key_value = values.pop(known.place)
             rows = yield from run_plan(known.plan, [*values, key_value], call)
@@ -186,15 +198,17 @@ class Update(ModelOperation):
                 return Result(known.plan.decode(rows[0]), _UPDATED)
             return Result({self.bound.spec.primary_key[0]: key_value}, {"updated": 0})
         fields, options = self.split(params)
+        found = self._changes(fields, options)
         extra = self.shaped(options, call)
         strict = self.flag(options, "raise_on_not_found")
-        found = self._changes(fields, options)
         document, by_key = self.target(options, "conditions", "filter")
         operands: list[Any] = []
-        key = ("update", ch.change_shape(found, operands), shape(document, operands), extra)
-        plan: Plan = self.bound.plans.get(key, lambda: self._compile(found, document, len(operands), extra))
-        if by_key and ch.are_plain(values):
-            self._remember(params, names, values, plan)
+        key = ("update", by_key, ch.change_shape(found, operands), shape(document, operands), extra)
+        plan: Plan = self.bound.plans.get(
+            key, lambda: self._compile(found, document, len(operands), extra, by_key=by_key)
+        )
+        if by_key and ch.are_plain(values) and len(found) == len(values) - 1:
+            self._remember(params, (*names, *quick), values, plan)
         rows = yield from run_plan(plan, operands, call)
         if not rows:
             if strict:
@@ -220,14 +234,17 @@ class Update(ModelOperation):
             return
         place = 0 if routes[0] == "id" else len(values) - 1 if nested else routes.index("id")
         kind = type(values[place])
-        if kind in SCALARS and not self.keyed:
+        if kind in SCALARS:
             self.bound.plans.put(("update", *names), _KeyedUpdate(plan, place, kind))
 
-    def _compile(self, found: list[ch.Change], document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
+    def _compile(
+        self, found: list[ch.Change], document: Mapping[str, Any], operands: int, extra: Any, *, by_key: bool
+    ) -> Plan:
         problems = ch.change_problems(self.bound, found)
         if problems:
             raise self.bound.refuse(problems, self.name)
         builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra))
+        builder.by_key = by_key
         builder.apply_features()
         ch.compile_changes(builder, found)
         self.compile_filter(builder, document, len(found))
@@ -269,8 +286,8 @@ class Delete(ModelOperation):
         extra = self.shaped(options, call)
         document, by_key = self.target(options, "conditions")
         operands: list[Any] = []
-        key = ("delete", shape(document, operands), extra)
-        plan: Plan = self.bound.plans.get(key, lambda: self._compile(document, len(operands), extra))
+        key = ("delete", by_key, shape(document, operands), extra)
+        plan: Plan = self.bound.plans.get(key, lambda: self._compile(document, len(operands), extra, by_key=by_key))
         rows = yield from run_plan(plan, operands, call)
         names = self.bound.spec.primary_key
         first = min(map(plan.decode, rows), key=self.rank) if rows else {}
@@ -282,8 +299,9 @@ class Delete(ModelOperation):
         result.status = {"deleted": len(rows)}
         return result
 
-    def _compile(self, document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
+    def _compile(self, document: Mapping[str, Any], operands: int, extra: Any, *, by_key: bool) -> Plan:
         builder = PlanBuilder(self.bound, self.name, "delete", options=dict(extra))
+        builder.by_key = by_key
         builder.apply_features()
         self.compile_filter(builder, document)
         columns = tuple(self.bound.fields) if builder.remembers else self.bound.spec.primary_key

@@ -174,6 +174,21 @@ def dataflow_features(model: "ModelDraft", config: "Config") -> "Iterable[specs.
 
 
 @hookspec
+def dataflow_guards(config: "Config") -> "Iterable[specs.Guard] | None":
+    """Watch over every call of one DataFlow: what connections know of it, which SQL is refused, who may pass.
+
+    Called once per DataFlow, when it is built.
+
+    Returns guards, or None where the settings ask for none: each costs something per statement.
+
+    Two guards with one name conflict.
+
+    Example:
+        ``return [StrictTenancy()] if config["tenant_isolation"] == "strict" else None``
+    """
+
+
+@hookspec
 def dataflow_nodes(model: "ModelSpec", config: "Config") -> "Iterable[specs.NodeSpec] | None":
     """Give a model node types; core's own plugin gives it the create, read, update … nodes.
 

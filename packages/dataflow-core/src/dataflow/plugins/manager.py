@@ -31,6 +31,7 @@ CORE = "core"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("dataflow_"))
 """Every hook there is."""
 _ONE_FEATURE = frozenset({"dataflow_tenancy", "dataflow_soft_delete", "dataflow_versioning"})
+_GUARD = ("name", "confines", "exclusive", "privileged", "context", "sql", "escape")
 _FEATURE = ("name", "stage", "before", "after", "capability", "extend_model", "extend_plan")
 _DESCRIPTORS: Mapping[str, tuple[type, Callable[[Any], list[str]]]] = {
     "dataflow_settings": (
@@ -63,6 +64,11 @@ def _annotation(spec: specs.FieldTypeSpec) -> str:
 def _not_a_feature(item: Any) -> str:
     lacking = [name for name in _FEATURE if not hasattr(item, name)]
     return f"{type(item).__name__}, which is no Feature: it lacks {', '.join(lacking)}" if lacking else ""
+
+
+def _not_a_guard(item: Any) -> str:
+    lacking = [name for name in _GUARD if not hasattr(item, name)]
+    return f"{type(item).__name__}, which is no Guard: it lacks {', '.join(lacking)}" if lacking else ""
 
 
 @attrs.frozen
@@ -411,6 +417,20 @@ class PluginSet:
     def commands(self) -> Mapping[str, specs.CommandSpec]:
         """Name -> command of the ``dataflow`` program."""
         return self._descriptors("dataflow_commands", lambda c: c.name)
+
+    def guards(self, config: Any) -> tuple[specs.Guard, ...]:
+        """Ask what is to watch over the calls of a DataFlow, in order of the plugins' names."""
+        found: dict[str, tuple[str, specs.Guard]] = {}
+        for plugin, answer in self._answers("dataflow_guards", {"config": config}):
+            for guard in self._listed(plugin, "dataflow_guards", answer, _not_a_guard):
+                if guard.name in found:
+                    raise self.conflict(f"the guard {guard.name!r}", found[guard.name][0], plugin)
+                found[guard.name] = (plugin, guard)
+        return tuple(guard for _, guard in found.values())
+
+    def provides(self, hook: str) -> bool:
+        """Tell whether an active plugin implements a hook."""
+        return any(state == "active" and hook in hooks for _, state, _, hooks in self._found)
 
     def nodes(self, model: Any, config: Any) -> dict[str, specs.NodeSpec]:
         """Ask for the node types of a frozen model: type -> node."""

@@ -192,12 +192,53 @@ class CommandSpec:
 
 
 @runtime_checkable
+class Guard(Protocol):
+    """What watches over every call of one DataFlow, whatever model or SQL it is about.
+
+    Ambient values of one DataFlow (tenant, actor …) are read with ``core.around(ambient, name)``.
+
+    Methods that a guard may have besides:
+
+    ``seal(call, command) -> Callable[[], DataFlowError] | None``: where it returns a function, the database refuses the
+    command if it writes, and what the function returns is raised then.
+    ``active(core) -> bool``: whether it has something to watch over, asked when a model was registered; calls of a
+    DataFlow without active guards cost nothing for them.
+    ``schema(core, ambient) -> None``: asked before tables are created; raises to refuse it.
+    ``route(core) -> Database`` and ``place(core, ambient) -> str | None``: give each tenant a database or schema of its
+    own. The connections that `route` returns are leased with ``place=`` what `place` says.
+
+    Attributes:
+        name: unique among the guards of a DataFlow.
+        confines: whether calls get connections without privileges, which the database itself keeps within the
+            surroundings that `context` names; the dialect must be able to (`Database.confine`).
+        exclusive: whether SQL on databases of no live instance is refused while this one lives.
+    """
+
+    name: str
+    confines: bool
+    exclusive: bool
+
+    def privileged(self, core: Any, ambient: Mapping[str, Any]) -> bool:
+        """Tell whether calls in these surroundings may use a connection with all privileges."""
+
+    def context(self, call: Any, *, writes: bool) -> Mapping[str, str]:
+        """Return what the connection has to know before a statement of a call: tenant, actor, run, node."""
+
+    def sql(self, core: Any, ambient: Mapping[str, Any], statements: Any) -> None:
+        """Refuse SQL of the user's own (parsed: `dataflow.sqltext.Statement`) by raising."""
+
+    def escape(self, core: Any, name: str, reason: str) -> Any:
+        """Return the program that records who passes a guard (`all_tenants`, `unlocked`) and why; None: not mine."""
+
+
+@runtime_checkable
 class Feature(Protocol):
     """What edits models and plans: tenancy, soft delete, audit, encryption … all come as this.
 
     A feature whose `extend_plan` depends on what surrounds a call (``Call.ambient``) also has a method
     ``plan_key(call) -> Hashable``: calls with different keys get different plans, and ``extend_plan`` finds the key
-    in ``plan.options["@" + name]``.
+    in ``plan.options["@" + name]``. A feature with a method ``check_node(operation, params) -> list[Problem]`` is asked by
+    `build()` about the constants of each node of the model; `operation` is the bound operation.
 
     Attributes:
         name: unique among the features of a model.

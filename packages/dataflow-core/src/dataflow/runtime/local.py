@@ -208,7 +208,7 @@ def _perform_blocking(effect: Effect) -> Any:
     if isinstance(effect, Drive):
         return effect.session.run_blocking(effect.program)
     if isinstance(effect, Lease):
-        return effect.core.database.lease_blocking(write=effect.write, holder=effect.holder)
+        return effect.core.lease_blocking(write=effect.write, holder=effect.holder, ambient=effect.ambient)
     if isinstance(effect, Release):
         return effect.session.release_blocking()
     found = effect.task.call(effect.inputs, caller_thread=True)
@@ -264,7 +264,7 @@ async def _do(effect: Effect) -> Any:
     if isinstance(effect, Drive):
         return await effect.session.run(effect.program)
     if isinstance(effect, Lease):
-        return await effect.core.database.lease(write=effect.write, holder=effect.holder)
+        return await effect.core.lease(write=effect.write, holder=effect.holder, ambient=effect.ambient)
     assert isinstance(effect, CallPython)
     return await _call(effect)
 

@@ -48,6 +48,7 @@ class Lease:
     core: "Core"
     write: bool
     holder: str
+    ambient: Mapping[Any, Any]
 
 
 @attrs.define(eq=False)
@@ -147,7 +148,7 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
             start = perf_counter()
             state.tell(task, "running")
         try:
-            program = task.program(state.inputs(task), call)
+            program = core.supervise(task.program(state.inputs(task), call), call)
             result = yield from undone(program, session) if scoped else program
         except GeneratorExit:
             raise
@@ -257,7 +258,7 @@ def _open_scope(scope: ScopeTask, state: RunState, scopes: "dict[Core, ScopeTask
     start = perf_counter()
     state.tell(scope, "running")
     try:
-        session: Session = yield Lease(core, True, f"transaction {scope.id}")
+        session: Session = yield Lease(core, True, f"transaction {scope.id}", state.ambient)
     except DataFlowError as error:
         raise NodeFailed(scope, error) from error
     try:
@@ -304,7 +305,7 @@ def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Co
     assert core is not None
     while stretch:
         scope = scopes.get(core)
-        surrounding = None if state.run.outer is None else state.run.outer.joined(core)
+        surrounding = core.joined(state.run.outer, state.ambient)
         if scope is None and surrounding is not None:  # started by a node inside a transaction: part of it
             yield Drive(surrounding, core.observe(chain(stretch, state, surrounding, scoped=True)))
             return
@@ -319,7 +320,7 @@ def _database(stretch: Sequence[DatabaseTask], state: RunState, scopes: "dict[Co
             continue
         write = any(task.writes for task in stretch)
         try:
-            session = yield Lease(core, write, f"node {stretch[0].id}")
+            session = yield Lease(core, write, f"node {stretch[0].id}", state.ambient)
         except DataFlowError as error:
             raise NodeFailed(stretch[0], error) from error
         try:

@@ -173,8 +173,7 @@ class Resolver:
         if label is not None:
             return self._instance(label)
         if url is not None:
-            del allowed  # no feature of this release makes an instance strict or protected
-            return self._by_url(url)
+            return self._by_url(url, allowed=bool(allowed))
         if self.bound is not None:
             return self.bound
         if len(self.live) == 1:
@@ -185,8 +184,12 @@ class Resolver:
             msg, hint=f"give database=… or connection_string=…; live instances: {listed}", code="ambiguous-database"
         )
 
-    def _by_url(self, text: str) -> DataFlow:
-        """Return the live instance with that database, else an instance of the workflow's own."""
+    def _by_url(self, text: str, *, allowed: bool) -> DataFlow:
+        """Return the live instance with that database, else an instance of the workflow's own.
+
+        Raises:
+            InputError: it is a database of no live instance, and one of those may not be got round.
+        """
         own = self._foreign.get(text)
         if own is not None:
             return own
@@ -196,6 +199,11 @@ class Resolver:
             if identity and db.core.dialect.identity(db.config.url) == identity:
                 other.close()
                 return db
+        if not allowed and any(guard.exclusive for db in self.live for guard in db.core.guards):
+            other.close()
+            msg = "connection_string is the database of no live instance, and a live one is strict or protected"
+            hint = "use database=…, or say that it is meant: allow_foreign_connections=True"
+            raise InputError(msg, hint=hint, code="foreign-connection")
         self._foreign[text] = other
         return other
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dataflow.dialect import Program
-from dataflow.errors import Problem, suggest
+from dataflow.errors import DataFlowError, Problem, suggest
 from dataflow.nodes import BaseDataFlowNode
 from dataflow.nodes.scope import ScopeNode
-from dataflow.session import Call
+from dataflow.session import BUILDING, Call, surroundings
+from dataflow.sqltext import parse
 from dataflow.workflow.graph import plain_copy
 
 if TYPE_CHECKING:
@@ -123,7 +124,16 @@ class SQLTask(DatabaseTask):
     """SQL of the user's own."""
 
     def check(self) -> list[Problem]:
-        return unknown_parameters(self)
+        problems = unknown_parameters(self)
+        query = self.constants.get("query")
+        if self.core is not None and self.core.guards and isinstance(query, str):
+            try:
+                statements = parse(query)
+                for guard in self.core.guards:
+                    guard.sql(self.core, {**surroundings(), BUILDING: True}, statements)
+            except DataFlowError as error:
+                problems.append(Problem(error.code, error.message, error.hint))
+        return problems
 
 
 @attrs.define(eq=False)

@@ -18,6 +18,8 @@ def dataflow_dialects() -> Iterable[DialectSpec]:
         "regex": "emulated: patterns are translated to PostgreSQL's language",
         "isolation": "full",
         "concurrent_writers": "full",
+        "context": "full",
+        "confinement": "full",
     }
     schemes = ("postgresql", "postgres", "postgresql+asyncpg")
     return [DialectSpec("postgresql", schemes, "dataflow.postgres.dialect:PostgreSQL", capabilities)]
@@ -33,6 +35,10 @@ def dataflow_settings() -> Iterable[SettingSpec]:
             choices=("auto", "none", "transaction"),
         ),
         SettingSpec("postgres_schema", str, None, "Schema of all tables (search_path); created if it may be."),
+        SettingSpec(
+            "postgres_tenant_url", str, None,
+            "URL of the role that confined connections log in as, prepared by an administrator; made if not given.",
+        ),
         SettingSpec("postgres_application_name", str, "dataflow", "Name shown in pg_stat_activity."),
         SettingSpec(
             "postgres_statement_timeout", float, 0.0, "Seconds a statement may run; 0 for no limit.", minimum=0

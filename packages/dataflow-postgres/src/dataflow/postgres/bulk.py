@@ -14,11 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from dataflow.dialect import COPY, COUNT, ROWS_TABLE, Command, Dialect, Insert, Joined, Program, Rows
+from dataflow.postgres.confinement import Confinement
 
 COPY_FROM = 50
 """Rows from which COPY pays off: it needs a second round trip."""
 STAGE_FROM = 500
 """Rows from which a temporary table pays off: it has to be made."""
+CONFINED_AT_ONCE = 5_000
+"""Rows that an INSERT of arrays takes, where COPY would take them all."""
 UNNESTED_AT_ONCE = 50_000
 """Rows that a statement takes as arrays, so that memory stays bounded."""
 _JUMP = 1000
@@ -30,6 +33,7 @@ class Bulk(Dialect):
     """The bulk operations of the PostgreSQL dialect."""
 
     stages: bool | None = None
+    confinement: Confinement
 
     def insert(self, table: sa.Table) -> Any:
         return pg.insert(table)
@@ -53,11 +57,17 @@ class Bulk(Dialect):
         if highest - (last or 0) <= _JUMP:
             yield Command(_DRAW, writes=True), (sequence, highest - (last or 0))
             return
+        if self.confinement.models is not None:  # who may set a sequence may set it back
+            yield Command(_ADVANCE, writes=True), (table, column, highest)
+            return
         yield Command("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"), (sequence,)
         yield Command(_SET, writes=True), (sequence, highest)
 
     def insert_many(self, insert: Insert, rows: Rows, most_parameters: int) -> Program[tuple[int, list[Any]]]:
-        """Load rows by COPY: straight into the table where nothing else is asked, else through a temporary one."""
+        """Load rows by COPY: straight into the table where nothing else is asked, else through a temporary one.
+
+        COPY knows no policies: into a confined table go arrays.
+        """
         written = 0
         returned: list[Any] = []
         tail = insert.tail.strip()
@@ -67,7 +77,9 @@ class Bulk(Dialect):
         size = insert.batch_size if insert.capped else max(len(rows), 1)
         for start in range(0, len(rows), size):
             part = rows if size >= len(rows) else rows.part(start, min(start + size, len(rows)))
-            if plain and len(part) >= COPY_FROM:
+            if self.confinement.covers(insert.table):
+                done, found = yield from self._confined(insert, part, most_parameters, plain=plain)
+            elif plain and len(part) >= COPY_FROM:
                 done, found = yield from self._copied(insert, part)
             elif len(part) >= STAGE_FROM and (yield from self._may_stage()):
                 done, found = yield from self._staged(insert, part)
@@ -145,6 +157,28 @@ class Bulk(Dialect):
         written = yield Command(sql, COPY, writes=True, target=(insert.table, columns)), rows
         return written, returned
 
+    def _confined(
+        self, insert: Insert, rows: Rows, most_parameters: int, *, plain: bool
+    ) -> Program[tuple[int, list[Any]]]:
+        """Insert arrays; ids that are asked for and not given are taken from the sequence first, as for COPY."""
+        own, generated = insert, insert.generated
+        if not insert.capped:
+            own = attrs.evolve(insert, batch_size=max(insert.batch_size, CONFINED_AT_ONCE))
+        if not (plain and insert.returning and len(rows) >= COPY_FROM and generated not in insert.columns):
+            return (yield from self._inserted(own, rows, most_parameters))
+        numbers = yield from self._numbers(insert, len(rows))
+        if numbers and numbers[0] is None:  # a table of others, whose ids come from somewhere else
+            return (yield from self._inserted(own, rows, most_parameters))
+        columns = (*insert.columns, str(generated))
+        names = ", ".join(map(self.quote, columns))
+        own = attrs.evolve(
+            own, head=f"INSERT INTO {self.quote(insert.table)} ({names}) VALUES ", tail="", returning=0,
+            columns=columns, types=(*insert.types, sa.BigInteger()), arguments=(),
+            group=f"{insert.group[:-1]}, {self.placeholder(len(columns))})",
+        )  # fmt: skip
+        written, _ = yield from self._inserted(own, rows.beside(numbers), most_parameters)
+        return written, [(number,) for number in numbers]
+
     def _inserted(self, insert: Insert, rows: Rows, most_parameters: int) -> Program[tuple[int, list[Any]]]:
         written, returned = 0, []
         if not any(isinstance(kind, pg.ARRAY) for kind in insert.types):
@@ -206,6 +240,7 @@ _DRAW = "SELECT max(nextval($1::text::regclass)) FROM generate_series(1, $2::big
 _SET = """\
 SELECT setval($1::text::regclass, $2::bigint)
 WHERE coalesce(pg_sequence_last_value($1::text::regclass), 0) < $2::bigint"""
+_ADVANCE = "SELECT dataflow_advance($1, $2, $3)"
 _RESERVE = """\
 SELECT array_agg(nextval(found)) FROM (SELECT pg_get_serial_sequence($1, $2)::regclass AS found OFFSET 0) AS its,
 generate_series(1, $3::bigint)"""

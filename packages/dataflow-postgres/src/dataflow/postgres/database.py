@@ -9,17 +9,23 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from time import monotonic
 from typing import Any
 
 import asyncpg
+import attrs
 
 from dataflow.config import Config, DatabaseURL
-from dataflow.errors import UsageError
-from dataflow.postgres.connection import target
+from dataflow.dialect import Command, Program
+from dataflow.errors import ConfigurationError, UsageError
+from dataflow.model import ModelSpec
+from dataflow.postgres.confinement import Confinement, Restricted
+from dataflow.postgres.connection import Target, target
 from dataflow.postgres.pool import Pool
 from dataflow.postgres.session import PostgresSession
+from dataflow.session import surroundings
 
 _LOOKING = 0.1
 """Seconds after which one looks again whether another event loop runs."""
@@ -31,22 +37,38 @@ _mutex = threading.RLock()  # the garbage collector may close a DataFlow while t
 
 
 class PostgresDatabase:
-    """The connections of one DataFlow."""
+    """The connections of one DataFlow.
+
+    Args:
+        url: of the database; where connections are confined, that of the owner of the tables.
+        config: settings.
+        confinement: shared with the dialect.
+        restricted: the program that finds the role of confined connections, or makes it.
+    """
 
     blocking = False
 
-    def __init__(self, url: DatabaseURL, config: Config) -> None:
+    def __init__(
+        self,
+        url: DatabaseURL,
+        config: Config,
+        confinement: Confinement,
+        restricted: Callable[[], Program[Restricted]],
+    ) -> None:
         self.url = url
         self.config = config
         self.to = target(url, config)
         sizes = ("pool_size", "pool_max_overflow", "pool_recycle", "pool_pre_ping", "lock_timeout")
-        self._key = (self.to.key, tuple(config[name] for name in sizes))
+        self._sizes = tuple(config[name] for name in sizes)
         self.closed = False
         self.pooled: bool | None = self.to.pooled
+        self._confinement = confinement
+        self._find_restricted = restricted
+        self._restricted: tuple[Restricted, Target] | None = None
 
-    def _pool(self) -> Pool:
+    def _pool(self, to: Target, *, confined: bool = False) -> Pool:
         loop = asyncio.get_running_loop()
-        key = (id(loop), self._key)
+        key = (id(loop), (to.key, self._sizes, confined))
         with _mutex:  # or another thread closes this DataFlow, or the pool, in between
             if self.closed:
                 msg = "this DataFlow is closed"
@@ -55,23 +77,71 @@ class PostgresDatabase:
                 pool = _POOLS.get(key)
                 if pool is None or pool.closed or pool.loop is not loop:
                     _sweep()
-                    pool = _POOLS[key] = Pool(self.to, self.config)
+                    pool = _POOLS[key] = Pool(to, self.config)
                     _EVER.add(pool)
                 pool.users.add(id(self))
                 if _POOLS.get(key) is pool:  # else the garbage collector has just closed its last user
                     return pool
 
-    async def lease(self, *, write: bool, holder: str) -> PostgresSession:
+    def confine(self, models: Callable[[], Iterable[ModelSpec]]) -> None:
+        """Lend connections of a role that row-level security confines to a tenant, unless the lease is privileged."""
+        self._confinement.models = models
+
+    async def lease(self, *, write: bool, holder: str, privileged: bool = False) -> PostgresSession:
         """Wait for a connection of the running loop's pool."""
         del write  # every connection can do both
-        pool = self._pool()
-        link = await pool.take(holder)
+        if self._confinement.models is not None and not privileged:
+            return await self._lease_confined(holder)
+        pool = self._pool(self.to)
+        link = await pool.take(holder, _tenant())
         self.pooled = pool.pooled
-        return PostgresSession(pool, link)
+        return PostgresSession(pool, link, privileged=privileged)
 
-    def lease_blocking(self, *, write: bool, holder: str) -> PostgresSession:
+    async def _lease_confined(self, holder: str) -> PostgresSession:
+        restricted, to = self._restricted or await self._prepare()
+        pool = self._pool(to, confined=True)
+        link = await pool.take(holder, _tenant())
+        if pool.pooled:
+            pool.give_back(link)
+            msg = "a pooler in transaction mode hands what SQL leaves in a session to other tenants"
+            hint = "name the server itself: in the database URL, or in postgres_tenant_url"
+            raise ConfigurationError(msg, hint=hint, code="pooler")
+        return PostgresSession(pool, link, privileged=False, key=restricted.key)
+
+    async def _prepare(self) -> tuple[Restricted, Target]:
+        """Find out, with the owner's connection, how confined connections log in; check the first of them."""
+        async with self._pool(self.to).preparing:
+            if self._restricted is not None:
+                return self._restricted
+            session = await self.lease(write=True, holder="schema", privileged=True)
+            try:
+                found = await session.run(self._find_restricted())
+            finally:
+                await session.release()
+            url = self._confinement.url
+            if url is None:
+                query = tuple((name, value) for name, value in self.url.query if name not in ("user", "password"))
+                url = attrs.evolve(self.url, user=found.role, password=found.password, query=query)
+            to = target(url, self.config)
+            await self._check(to, found)
+            self._restricted = found, to
+            return self._restricted
+
+    async def _check(self, to: Target, restricted: Restricted) -> None:
+        """Check that a URL of an administrator's leads to the same database, and to the role that it names."""
+        pool = self._pool(to, confined=True)
+        session = PostgresSession(pool, await pool.take("schema"), privileged=False)
+        try:
+            (row,) = await session.run(_asked(_WHERE))
+        finally:
+            await session.release()
+        if tuple(row) != (restricted.role, restricted.place.identity):
+            msg = "the setting postgres_tenant_url leads to another database or role than it should"
+            raise ConfigurationError(msg, hint="name the same server and database as the database URL", code="bad-url")
+
+    def lease_blocking(self, *, write: bool, holder: str, privileged: bool = False) -> PostgresSession:
         """Not for this database: synchronous callers go through the background loop."""
-        del write, holder
+        del write, holder, privileged
         raise UsageError("PostgreSQL is not driven in the calling thread", hint="use db.express_sync or LocalRuntime")
 
     def _leave(self) -> list[Pool]:
@@ -136,6 +206,7 @@ class PostgresDatabase:
     def describe(self) -> dict[str, Any]:
         """Say where the database is and how it is reached."""
         pools = [pool for pool in list(_POOLS.values()) if id(self) in pool.users]
+        confinement, most = self._confinement, self.config["pool_size"] + self.config["pool_max_overflow"]
         return {
             "dialect": "postgresql",
             "url": str(self.url),
@@ -144,8 +215,31 @@ class PostgresDatabase:
             "schema": self.config["postgres_schema"],
             "pools": len(pools),
             "connections_in_use": sum(len(pool.lent) for pool in pools),
-            "most_connections_per_event_loop": self.config["pool_size"] + self.config["pool_max_overflow"],
+            "most_connections_per_event_loop": most if confinement.models is None else 2 * most,
+            "confined": confinement.models is not None,
+            **({} if self._restricted is None else _facts(self._restricted[0])),
         }
+
+
+_WHERE = """\
+SELECT session_user::text, concat(system_identifier, '/', oid) FROM pg_control_system(), pg_database
+WHERE datname = current_database()"""
+
+
+def _asked(sql: str) -> Program[Any]:
+    return (yield Command(sql), ())
+
+
+def _facts(restricted: Restricted) -> dict[str, Any]:
+    return {"tenant_role": restricted.role, "tenant_role_hides_statements": restricted.hides}
+
+
+def _tenant() -> str | None:
+    """Return for whom a connection is wanted, as far as what surrounds the call tells: any will do, this costs less."""
+    for key, value in surroundings().items():
+        if type(key) is tuple and key[0] == "tenant" and value is not None:
+            return value  # type: ignore[no-any-return]
+    return None
 
 
 def _sweep() -> None:

@@ -18,14 +18,17 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from dataflow import types as t
 from dataflow.config import Config, DatabaseURL
-from dataflow.dialect import COUNT, ColumnInfo, Command, Convert, Database, Program
+from dataflow.dialect import COUNT, ColumnInfo, Command, Convert, Database, Program, Session, Step
 from dataflow.errors import ConfigurationError, DatabaseTimeout, SchemaError
 from dataflow.fields import UNSET, FieldSpec
 from dataflow.jsontext import dump_json, dump_json_column, load_json
 from dataflow.model import ModelSpec
 from dataflow.naming import snake
 from dataflow.postgres.bulk import Bulk
+from dataflow.postgres.confinement import Confinement, Confining, tenant_url
+from dataflow.postgres.changelog import ChangeLog
 from dataflow.postgres.expressions import Expressions
+from dataflow.session import COMMIT, ROLLBACK
 
 _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
     "int": sa.BigInteger(),
@@ -99,7 +102,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-class PostgreSQL(Expressions, Bulk):
+class PostgreSQL(Expressions, Bulk, ChangeLog):
     """The PostgreSQL dialect."""
 
     name: ClassVar[str] = "postgresql"
@@ -109,6 +112,7 @@ class PostgreSQL(Expressions, Bulk):
 
     def __init__(self) -> None:
         self.native_enums = False
+        self.confinement = Confinement(None, creates=False)
 
     def connect(self, url: DatabaseURL, config: Config) -> Database:
         from dataflow.postgres.database import PostgresDatabase  # the driver loads on first use
@@ -116,7 +120,9 @@ class PostgreSQL(Expressions, Bulk):
         self.native_enums = config["postgres_native_enums"]
         self.lock_timeout = config["lock_timeout"]
         self.schema = config["postgres_schema"]
-        return PostgresDatabase(url, config)
+        creates = config["auto_migrate"] and not config["existing_schema_mode"]
+        self.confinement = Confinement(tenant_url(config["postgres_tenant_url"]), creates=creates)
+        return PostgresDatabase(url, config, self.confinement, self.restricted)
 
     def identity(self, url: DatabaseURL) -> str:
         options = dict(url.query)
@@ -212,6 +218,9 @@ class PostgreSQL(Expressions, Bulk):
         texts = ", ".join(map(quoted, field.type.choices))
         return [f"{self.quote(field.name)} IN ({texts})".replace(":", r"\:")]
 
+    def set_null_of(self, column: str) -> str:
+        return f"SET NULL ({self.quote(column)})"
+
     def before_tables(self, models: Sequence[ModelSpec]) -> Program[None]:
         if self.schema and not (yield Command("SELECT FROM pg_namespace WHERE nspname = $1"), (self.schema,)):
             yield Command(f"CREATE SCHEMA {self.quote(self.schema)}", COUNT, writes=True), ()
@@ -264,6 +273,25 @@ class PostgreSQL(Expressions, Bulk):
         raise DatabaseTimeout(msg, hint="end it, or raise the setting lock_timeout (seconds)")
 
     # -- transactions ---------------------------------------------------------------------------------------------
+    def sealed(self, session: Session, step: Step) -> Program[Any]:
+        """Send a statement in a transaction, or savepoint, that is read only: no SQL inside can switch that back."""
+        depth = session.depth
+        begin, undo, end = _SEAL_WITHIN if depth else _SEAL
+        yield begin, ()
+        session.depth = depth + 1
+        try:
+            reply = yield step
+            yield end, ()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            for command in undo:
+                yield command, ()
+            session.depth = depth
+            raise
+        session.depth = depth
+        return reply
+
     def begin(self, isolation: str | None, *, write: bool) -> Command:
         del write  # a reading transaction may be continued by a writing node
         if isolation is None:
@@ -273,6 +301,12 @@ class PostgreSQL(Expressions, Bulk):
         return Command(f"BEGIN ISOLATION LEVEL {isolation.replace('_', ' ')}", COUNT)
 
 
+_SEAL = Command("BEGIN READ ONLY", COUNT), (ROLLBACK,), COMMIT
+_SEAL_WITHIN = (
+    Command("SAVEPOINT df_sealed; SET TRANSACTION READ ONLY", COUNT),
+    (Command("ROLLBACK TO SAVEPOINT df_sealed", COUNT), Command("RELEASE SAVEPOINT df_sealed", COUNT)),
+    Command("RELEASE SAVEPOINT df_sealed", COUNT),
+)
 _TABLES = """\
 SELECT relname::text FROM pg_class
 WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p')

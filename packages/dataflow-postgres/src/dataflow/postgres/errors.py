@@ -54,7 +54,7 @@ def translate(error: BaseException) -> e.DataFlowError:
     if isinstance(error, (ValueError, OverflowError, TypeError)) or "query argument" in str(error):
         return _parameter(error)  # the driver could not encode it
     if isinstance(error, asyncpg.PostgresError):
-        return _arithmetic(error) or _transaction(error) or _environment(error) or _query(error)
+        return _arithmetic(error) or _transaction(error) or _tenancy(error) or _environment(error) or _query(error)
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
         return e.DatabaseTimeout("the database did not answer in time", hint="raise the setting lock_timeout (seconds)")
     return e.DatabaseError(f"the driver failed: {type(error).__name__}", hint="see the cause of this error")
@@ -134,6 +134,18 @@ def _transaction(error: asyncpg.PostgresError) -> e.DatabaseError | None:
     return None
 
 
+def _tenancy(error: asyncpg.PostgresError) -> e.TenancyError | None:
+    if not isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return None
+    if "row-level security policy" in str(error):
+        msg = f"a record of table {error.table_name or ''} would belong to another tenant than the call".replace("  ", " ")
+        return e.TenancyError(msg, hint="leave the tenant's field out: it is set", code="other-tenant")
+    if str(error).startswith("dataflow: the tenant"):
+        msg = "SQL of the user's own has changed what the connection knows of its tenant"
+        return e.TenancyError(msg, hint='name the tenant around the call: with db.tenant("acme"):', code="forged-tenant")
+    return None
+
+
 _REFUSALS: tuple[tuple[type[BaseException], str, str], ...] = (
     (asyncpg.InvalidPasswordError, "the server refused the password", "correct the URL, or set PGPASSWORD"),
     (asyncpg.InvalidAuthorizationSpecificationError, "the server refused the login", "see its pg_hba.conf"),
@@ -155,7 +167,8 @@ _REFUSALS: tuple[tuple[type[BaseException], str, str], ...] = (
 def _environment(error: asyncpg.PostgresError) -> e.DatabaseError | None:
     for kind, message, hint in _REFUSALS:
         if isinstance(error, kind):
-            return e.DatabaseUnavailable(message, hint=hint)
+            code = "read-only" if kind is asyncpg.ReadOnlySQLTransactionError else None
+            return e.DatabaseUnavailable(message, hint=hint, code=code)
     return None
 
 

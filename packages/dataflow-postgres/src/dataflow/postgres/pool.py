@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from time import monotonic
@@ -55,6 +55,9 @@ class Link:
         spoiled: whether it may have left what no reset undoes.
         holder: who has it, with the run's id.
         taken: when it was lent.
+        context: what it knows of the call it serves.
+        backend: its number among those of the server, and what tells it from all others; None: not asked yet.
+        tenant: whose SQL has made it dirty.
     """
 
     raw: asyncpg.Connection
@@ -64,6 +67,9 @@ class Link:
     spoiled: bool = False
     holder: str = ""
     taken: float = 0.0
+    context: Mapping[str, str] = attrs.field(factory=dict)
+    backend: tuple[str, str] | None = None
+    tenant: str = ""
 
 
 class Pool:
@@ -81,6 +87,7 @@ class Pool:
         users: ids of the `PostgresDatabase` objects that share the pool.
         lent: the connections in use.
         closed: whether no more are lent.
+        preparing: held while the database is being prepared for confined connections.
     """
 
     def __init__(self, to: Target, config: Config) -> None:
@@ -107,6 +114,7 @@ class Pool:
         self._guard: AsyncGenerator[None, None] | None = None
         self._farewells: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.preparing = asyncio.Lock()
 
     @property
     def inherited(self) -> bool:
@@ -114,8 +122,12 @@ class Pool:
         return self.process != os.getpid()
 
     # -- lending --------------------------------------------------------------------------------------------------
-    async def take(self, holder: str) -> Link:
+    async def take(self, holder: str, tenant: str | None = None) -> Link:
         """Wait for a connection.
+
+        Args:
+            holder: named in errors of others.
+            tenant: for whom it is; one that knows this tenant already is preferred.
 
         Raises:
             DatabaseTimeout: none was given back in time; says who holds them.
@@ -125,7 +137,7 @@ class Pool:
         run = CURRENT_RUN.get()
         who = f"{holder} of run {run.id}" if run is not None else holder
         self._refuse_closed()
-        link = self._idle_one()
+        link = self._idle_one(tenant)
         if link is None:
             if self._places < self.most:
                 self._places += 1
@@ -139,9 +151,13 @@ class Pool:
         self.lent.add(link)
         return link
 
-    def _idle_one(self) -> Link | None:
+    def _idle_one(self, tenant: str | None) -> Link | None:
         while self._idle:
-            link = self._idle.pop()  # the one used last: its caches are warm
+            last = len(self._idle) - 1  # the one used last: its caches are warm
+            places = range(last, -1, -1) if tenant is not None else ()
+            link = self._idle.pop(
+                next((place for place in places if self._idle[place].context.get("tenant") == tenant), last)
+            )
             if self._is_good(link):
                 return link
             self._drop(link)
@@ -220,6 +236,7 @@ class Pool:
         link.raw.terminate()
         link.raw = await self._open()
         link.born, link.dirty, link.spoiled = monotonic(), False, False
+        link.context, link.backend = {}, None
 
     def _exhausted(self, who: str) -> DatabaseTimeout:
         now = monotonic()
@@ -393,4 +410,4 @@ async def reset(link: Link, *, pooled: bool) -> None:
     Behind a pooler, the next transaction has another session; but a statement half sent would keep this one.
     """
     await link.raw.execute(NOTHING if pooled else _RESET)
-    link.dirty = False
+    link.dirty, link.context = False, {}

@@ -6,17 +6,21 @@ A session belongs to the event loop of its connection; work from other loops is 
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
 from dataflow.dialect import COPY, COUNT, MANY, ROWS, Command, Program
-from dataflow.errors import DatabaseUnavailable, DataFlowError, QueryError, UsageError
+from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, QueryError, UsageError
+from dataflow.postgres.confinement import CONTEXT
+from dataflow.postgres.confinement_sql import BACKEND, ENTER
 from dataflow.postgres.ending import farewell, quiet
 from dataflow.postgres.errors import is_lost, translate, without_values
+from dataflow.postgres.own_sql import refuse_beyond_tenant
 from dataflow.postgres.parameters import fitted, with_casts
 from dataflow.postgres.pool import reset
+from dataflow.postgres.proof import Key
 from dataflow.session import standing_still
 
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ _SPOILING = re.compile(r"\b(prepare|deallocate|discard|load)\b", re.IGNORECASE)
 process itself."""
 _INTERRUPTING = 10.0
 """Seconds that the server gets to stop a cancelled statement; after that the connection is cut."""
+_REPLACED = "SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql"
+"""Prepared statements that SQL has made: one may stand where the driver thinks that its own does."""
 
 
 class PostgresSession:
@@ -41,18 +47,32 @@ class PostgresSession:
     Attributes:
         depth: open transaction (1) plus savepoints.
         max_parameters: most bound parameters of one statement.
+        privileged: whether the database trusts it.
+        place: whose schema or database it is in, where each tenant has its own.
     """
 
-    __slots__ = ("_link", "_lost", "_over", "_pool", "_turn", "depth", "max_parameters")
+    __slots__ = ("_key", "_link", "_lost", "_over", "_pool", "_turn", "depth", "max_parameters", "place", "privileged")
 
-    def __init__(self, pool: "Pool", link: "Link") -> None:
+    def __init__(self, pool: "Pool", link: "Link", *, privileged: bool = True, key: Key | None = None) -> None:
         self._pool = pool
         self._link = link
+        self._key = key  # of the proofs that a confined connection needs
         self._turn = asyncio.Lock()
         self._over = False
         self._lost = False
         self.depth = 0
         self.max_parameters = MOST_PARAMETERS
+        self.privileged = privileged
+        self.place: str | None = None
+
+    @property
+    def context(self) -> Mapping[str, str]:
+        """What the connection knows of the call it serves."""
+        return self._link.context
+
+    @context.setter
+    def context(self, known: Mapping[str, str]) -> None:
+        self._link.context = known
 
     @property
     def contended(self) -> bool:
@@ -148,9 +168,17 @@ class PostgresSession:
     async def _execute(self, command: Command, arguments: Sequence[Any]) -> Any:
         if self._lost and command.sql.startswith(_UNDO):
             return 0  # the server has undone it
+        known = self._link.context
+        try:
+            return await self._sent(command, arguments, known)
+        except BaseException:
+            self._link.context = {}  # what a transaction has set goes with it
+            raise
+
+    async def _sent(self, command: Command, arguments: Sequence[Any], known: Mapping[str, str]) -> Any:
         raw = self._link.raw
         if raw.is_closed() and self._may_start_anew():
-            await self._pool.fresh(self._link)  # nothing was sent yet
+            await self._start_anew(command, known)  # nothing was sent yet
             raw = self._link.raw
         sent = not raw.is_closed()
         try:
@@ -165,13 +193,19 @@ class PostgresSession:
             self._lost = True
             if not anew:
                 raise self._lost_at(command, error, sent=sent) from without_values(error)
-        await self._pool.fresh(self._link)  # nothing was open and nothing can have been written: ask again
-        self._lost = False
         try:
+            await self._start_anew(command, known)  # nothing was open and nothing can have been written: ask again
+            self._lost = False
             return await self._send(command, arguments)
         except Exception as error:
-            self._lost = is_lost(error)
+            self._lost = self._lost or is_lost(error)
             raise
+
+    async def _start_anew(self, command: Command, known: Mapping[str, str]) -> None:
+        """Take a new connection, and let it know what the lost one knew."""
+        await self._pool.fresh(self._link)
+        if known and command.returns is not CONTEXT:
+            await self._enter(known)
 
     def _note(self, error: Exception) -> None:
         """Note what an error of the driver leaves behind: a statement half sent, with its locks, or worse."""
@@ -200,6 +234,8 @@ class PostgresSession:
             return await self._send_named(command, arguments)
         if command.returns is COUNT:
             return await self._send_counted(command, arguments)
+        if command.returns is CONTEXT:
+            return await self._enter(*arguments)
         if command.returns is MANY:
             return len(await raw.fetchmany(f"{command.sql} RETURNING 1", arguments))
         if command.returns is COPY:
@@ -218,12 +254,52 @@ class PostgresSession:
         if self._pool.pooled and sql.startswith("BEGIN"):
             sql += self._pool.prelude
         tag = await self._link.raw.execute(sql, *arguments)
+        if sql.startswith("ROLLBACK") or (self._pool.pooled and sql == "COMMIT"):
+            self._link.context = {}
         if sql == "COMMIT" and tag != sql:
             msg = "the database rolled the transaction back after an earlier error"
             raise QueryError(msg, hint="let that error end the transaction, then run it again", code="rolled-back")
         return _count(tag)
 
+    async def _enter(self, wanted: Mapping[str, str]) -> None:
+        """Let the server know of the call that the connection serves: names that are not given are empty."""
+        link, pooled = self._link, bool(self._pool.pooled)
+        if pooled and not link.raw.is_in_transaction():
+            msg = "behind a pooler in transaction mode, a connection keeps nothing of a call but in a transaction"
+            hint = "put a TransactionScopeNode before the nodes, or name the server itself in the URL"
+            raise ConfigurationError(msg, hint=hint, code="pooler")
+        tenant, proof, backend = wanted.get("tenant", ""), "", ""
+        if self._key is not None:
+            if link.dirty and link.tenant != tenant:
+                await self._part_from(link)
+            if link.backend is None:
+                link.backend = tuple(await link.raw.fetchrow(BACKEND))
+            backend, process = link.backend
+            proof = self._key.proof(process, tenant)
+        others = (wanted.get(name, "") for name in ("actor", "run", "node"))
+        await link.raw.fetch(ENTER, tenant, *others, proof, backend, pooled)
+        link.context = wanted
+
+    async def _part_from(self, link: "Link") -> None:
+        """Leave nothing to a tenant of what another one's SQL has done in the session."""
+        if link.raw.is_in_transaction():
+            msg = "SQL of another tenant's own has run in the open transaction"
+            raise UsageError(msg, hint="give each tenant a transaction of its own", code="other-tenant")
+        if link.spoiled:
+            await self._pool.fresh(link)
+        else:
+            await reset(link, pooled=False)
+
     async def _send_named(self, command: Command, arguments: Sequence[Any]) -> Any:
+        if self._key is not None:
+            refuse_beyond_tenant(command.sql)
+            self._link.tenant = self._link.context.get("tenant", "")
+        try:
+            return await self._send_own(command, arguments)
+        finally:
+            self._link.context = {}  # it may have set anything
+
+    async def _send_own(self, command: Command, arguments: Sequence[Any]) -> Any:
         raw = self._link.raw
         self._link.dirty = True
         self._link.spoiled = self._link.spoiled or _SPOILING.search(command.sql) is not None
@@ -322,9 +398,12 @@ class PostgresSession:
         try:
             async with asyncio.timeout(_INTERRUPTING):
                 if raw.is_in_transaction():
+                    self._link.context = {}
                     await raw.execute("ROLLBACK")
                 if self._link.dirty:
                     await reset(self._link, pooled=bool(self._pool.pooled))
+                    if self._key is not None and _count(await raw.execute(_REPLACED)):
+                        return False
         except Exception:  # noqa: BLE001  # it is of no use any more
             return False
         return True

@@ -12,13 +12,15 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataflow.config import Config, DatabaseURL
 from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, UsageError
+from dataflow.model import ModelSpec
 from dataflow.session import FairLock
+from dataflow.sqlite.changelog import attach
 from dataflow.sqlite.errors import translate
 from dataflow.sqlite.functions import install
 from dataflow.sqlite.session import SIGNALS_EVERY, SQLiteSession, Turn, watch
@@ -42,6 +44,7 @@ class Link:
         guard: held while a program runs on it.
         turn: the program that runs on it; changed under `turning`.
         watcher: looks for signals meanwhile.
+        context: what the connection knows of the call it serves.
     """
 
     def __init__(self, path: str, config: Config, *, reads_only: bool) -> None:
@@ -56,6 +59,7 @@ class Link:
         self.raw: sqlite3.Connection | None = None
         self.aio: aiosqlite.Connection | None = None
         self.max_parameters = 999
+        self.context: Mapping[str, str] = {}
 
     def open(self) -> sqlite3.Connection:
         """Open the connection in the calling thread, which takes microseconds; the lock must be held."""
@@ -111,6 +115,7 @@ class Link:
         raw.execute("PRAGMA foreign_keys = ON")
         raw.execute(f"PRAGMA query_only = {'ON' if self.reads_only else 'OFF'}")
         install(raw)
+        attach(raw, lambda: self.context)
 
     def reset(self, raw: sqlite3.Connection) -> None:
         """Undo what SQL of the user's own may have left behind: settings, attached databases, temporary objects."""
@@ -123,6 +128,7 @@ class Link:
         for _, name, _ in raw.execute("PRAGMA database_list").fetchall():
             if name not in ("main", "temp"):
                 raw.execute(f"DETACH {_quoted(name)}")
+        attach(raw, lambda: self.context)
         if self.reads_only:
             raw.execute("PRAGMA query_only = ON")
 
@@ -240,7 +246,11 @@ class SQLiteDatabase:
             raise UsageError(msg, hint="create a new one, or close it later", code="closed")
         return self.writer if write else self.reader
 
-    async def lease(self, *, write: bool, holder: str) -> SQLiteSession:
+    def confine(self, models: Callable[[], Iterable[ModelSpec]]) -> None:
+        """Keep SQL of the user's own within the tenant of its context, unless the lease is privileged."""
+        raise NotImplementedError(models)
+
+    async def lease(self, *, write: bool, holder: str, privileged: bool = False) -> SQLiteSession:
         """Wait for the writer or the reader."""
         link = self._choose(write=write)
         await link.lock.acquire(holder, self.config["lock_timeout"])
@@ -252,12 +262,12 @@ class SQLiteDatabase:
                     stack.callback(self.writer.lock.release)
                     self.writer.open()
             await link.open_async()
-            return SQLiteSession(link)
+            return SQLiteSession(link, privileged=privileged)
         except BaseException:
             link.lock.release()
             raise
 
-    def lease_blocking(self, *, write: bool, holder: str) -> SQLiteSession:
+    def lease_blocking(self, *, write: bool, holder: str, privileged: bool = False) -> SQLiteSession:
         """Wait for the writer or the reader in the calling thread."""
         link = self._choose(write=write)
         link.lock.acquire_blocking(holder, self.config["lock_timeout"])
@@ -271,7 +281,7 @@ class SQLiteDatabase:
                     finally:
                         self.writer.lock.release()
                 link.open()
-            return SQLiteSession(link)
+            return SQLiteSession(link, privileged=privileged)
         except BaseException:
             link.lock.release()
             raise

@@ -5,7 +5,7 @@ Storage is made for other tools too: STRICT tables, ISO texts, canonical Decimal
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -28,15 +28,17 @@ from dataflow.dialect import (
     Command,
     Convert,
     Database,
-    Dialect,
     Insert,
     Program,
     Rows,
+    Session,
+    Step,
     interleaved,
 )
 from dataflow.fields import UNSET, FieldSpec
 from dataflow.jsontext import dump_instants, dump_json, dump_json_column, load_json
 from dataflow.model import ModelSpec
+from dataflow.sqlite.changelog import ChangeLog
 from dataflow.sqlite.functions import decimal_text
 
 _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
@@ -46,6 +48,7 @@ _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
     "bytes": sqlite_types.BLOB(),
 }
 _PLAIN: dict[type, t.FieldType] = {int: t.IntType(), float: t.FloatType(), str: t.StrType(), bytes: t.BytesType()}
+_SEAL, _UNSEAL = Command("PRAGMA query_only = ON", COUNT), Command("PRAGMA query_only = OFF", COUNT)
 _BEGIN, _BEGIN_WRITE = Command("BEGIN", COUNT), Command("BEGIN IMMEDIATE", COUNT)
 _NOW_UTC = "(strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000+00:00')"
 _AS_TEXT: dict[str, tuple[Convert, str]] = {"float": (repr, "df_float"), "bytes": (bytes.hex, "df_bytes")}
@@ -72,7 +75,7 @@ def _accepted_decimal(value: Decimal) -> str:
     return format(value, "f")  # accepted values are canonical already
 
 
-class SQLite(Dialect):
+class SQLite(ChangeLog):
     """The SQLite dialect."""
 
     name: ClassVar[str] = "sqlite"
@@ -213,6 +216,24 @@ class SQLite(Dialect):
     def schema_lock(self) -> Program[None]:
         """Do nothing: BEGIN IMMEDIATE has locked out other writers already."""
         yield from ()
+
+    def enter(self, session: Session, context: Mapping[str, str]) -> Program[None]:
+        session.context = {**session.context, **context}
+        yield from self.log_ready()
+
+    def sealed(self, session: Session, step: Step) -> Program[Any]:
+        if getattr(session, "reads_only", False):
+            return (yield step)
+        yield _SEAL, ()  # also inside an open transaction
+        try:
+            reply = yield step
+        except GeneratorExit:  # abandoned: the release unseals
+            raise
+        except BaseException:
+            yield _UNSEAL, ()
+            raise
+        yield _UNSEAL, ()
+        return reply
 
     def begin(self, isolation: str | None, *, write: bool) -> Command:
         del isolation  # SQLite's transactions are serializable, which is at least what was asked for

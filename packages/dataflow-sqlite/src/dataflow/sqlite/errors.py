@@ -76,7 +76,8 @@ def _environment(name: str, text: str, path: str) -> e.DatabaseError | None:
     }
     for code, (message, hint) in table.items():
         if name == code or name.startswith(code + "_"):
-            return e.DatabaseUnavailable(message, hint=hint, where=where, code="unavailable")
+            kind = "read-only" if code == "SQLITE_READONLY" else "unavailable"
+            return e.DatabaseUnavailable(message, hint=hint, where=where, code=kind)
     if "unable to open" in text:
         message, hint = table["SQLITE_CANTOPEN"]
         return e.DatabaseUnavailable(message, hint=hint, where=where)

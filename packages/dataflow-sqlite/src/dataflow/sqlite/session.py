@@ -6,7 +6,7 @@ Knows the link it leases only by its parts (`raw`, `aio`, `guard`, `lock`); open
 import asyncio
 import re
 import sqlite3
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow.dialect import COUNT, MANY, ROWS, Command, Program
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _STATEFUL = re.compile(r"pragma|attach|detach|temp", re.IGNORECASE)
 """Words without which SQL of the user's own leaves a connection as it was."""
-_UNDO = ("ROLLBACK", "RELEASE")
+SEAL = "PRAGMA query_only = ON"
+"""After which the connection refuses writes, for the length of one statement."""
+_UNDO = ("ROLLBACK", "RELEASE", "PRAGMA query_only = OFF")
 SIGNALS_EVERY = 200_000
 """Steps of SQLite's machine (some milliseconds) after which Ctrl-C is looked for."""
 
@@ -65,17 +67,36 @@ class SQLiteSession:
     Attributes:
         depth: open transaction (1) plus savepoints.
         max_parameters: as the connection reports.
+        privileged: whether SQL of the user's own sees the records of all tenants.
+        place: whose file it is, where each tenant has its own.
     """
 
-    __slots__ = ("_dirty", "_link", "_over", "_undone", "depth", "max_parameters")
+    __slots__ = ("_dirty", "_link", "_over", "_sealed", "_undone", "depth", "max_parameters", "place", "privileged")
 
-    def __init__(self, link: "Link") -> None:
+    def __init__(self, link: "Link", *, privileged: bool = True) -> None:
         self._link = link
         self._dirty = False
         self._over = False
+        self._sealed = False
         self._undone = False
         self.depth = 0
         self.max_parameters = link.max_parameters
+        self.privileged = privileged
+        self.place: str | None = None
+
+    @property
+    def context(self) -> Mapping[str, str]:
+        """What the connection knows of the call it serves."""
+        return self._link.context
+
+    @context.setter
+    def context(self, known: Mapping[str, str]) -> None:
+        self._link.context = known
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether the connection refuses every write, whatever the call."""
+        return self._link.reads_only
 
     @property
     def contended(self) -> bool:
@@ -145,6 +166,7 @@ class SQLiteSession:
         if command.returns is ROWS and not command.named:
             return raw.execute(command.sql, arguments).fetchall()
         if command.returns is COUNT:
+            self._sealed = self._sealed or command.sql == SEAL
             changed = raw.execute(command.sql, arguments).rowcount
             return _changes(raw) if changed < 0 and command.writes else changed
         if command.returns is MANY:
@@ -191,6 +213,8 @@ class SQLiteSession:
                     link.raw.rollback()
                 if self._dirty:
                     link.reset(link.raw)
+                elif self._sealed and not link.reads_only:
+                    link.raw.execute("PRAGMA query_only = OFF")
         finally:
             link.guard.release()
         self.depth = 0

@@ -1,0 +1,1 @@
+"""Soft delete: a deleted record stays in its table, hidden, until it is restored or purged."""

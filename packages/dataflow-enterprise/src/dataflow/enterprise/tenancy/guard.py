@@ -1,0 +1,43 @@
+"""Strict tenancy: connections without privileges, which the database itself keeps within the call's tenant."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dataflow.enterprise.tenancy.rows import TENANT
+from dataflow.errors import TenancyError
+
+if TYPE_CHECKING:
+    from dataflow.core import Core
+    from dataflow.session import Call
+    from dataflow.sqltext import Statement
+
+
+class StrictTenancy:
+    """Tells connections the tenant of each call; SQL of the user's own cannot change it."""
+
+    name: ClassVar[str] = "tenancy"
+    confines: ClassVar[bool] = True
+    exclusive: ClassVar[bool] = True
+
+    def privileged(self, core: "Core", ambient: Mapping[Any, Any]) -> bool:
+        """Tell whether a call is one among all tenants."""
+        return core.around(ambient, "all_tenants") is not None
+
+    def context(self, call: "Call", *, writes: bool) -> Mapping[str, str]:
+        """Return the tenant; none is one that owns nothing."""
+        del writes
+        return {"tenant": call.options.get(TENANT) or call.around("tenant") or ""}
+
+    def sql(self, core: "Core", ambient: Mapping[Any, Any], statements: "Sequence[Statement]") -> None:
+        """Refuse definitions: they could take the walls down."""
+        if self.privileged(core, ambient):
+            return
+        for statement in statements:
+            if statement.defines:
+                msg = f"{statement.verb or 'this'} statements are refused where tenants are kept apart strictly"
+                hint = 'an administrator may send it: with db.all_tenants(reason="…"):'
+                raise TenancyError(msg, hint=hint, code="confined")
+
+    def escape(self, core: "Core", name: str, reason: str) -> None:
+        """Record nothing: the audit log does."""
+        del core, name, reason
