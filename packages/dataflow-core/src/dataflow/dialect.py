@@ -255,14 +255,25 @@ class Dialect:
         del field
         return []
 
-    def set_null_of(self, column: str) -> str:
+    def set_null_of(self, column: str) -> str | None:
         """Return the ON DELETE action that sets one column of a composite foreign key to NULL, and leaves the others.
 
-        Raises:
-            NotYetAvailable: this database sets all or none.
+        None where the database sets all or none: then `nulling` is asked for a trigger that does it.
         """
         del column
+        return None
+
+    def nulling(self, name: str, child: str, columns: Sequence[str], parent: str, remotes: Sequence[str]) -> str:
+        """Return the statement that creates a trigger `name`: before a row of `parent` is deleted, it sets the last of
+        `columns` to NULL in the rows of `child` that refer to it.
+        """
+        del name, child, columns, parent, remotes
         raise self._cannot("set_null_of_one_column")
+
+    def create_database(self, name: str) -> Program[None]:
+        """Create a database on the server unless it exists; nothing to do where opening a database creates it."""
+        del name
+        yield from ()
 
     def list_tables(self) -> Program[list[str]]:
         """List the users' tables, sorted."""

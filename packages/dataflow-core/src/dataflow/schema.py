@@ -77,9 +77,16 @@ def build_table(
     if composite:
         items.append(sa.PrimaryKeyConstraint(*model.row_key))
     items += _keys_to_refer_to(model)
+    afterwards: list[str] = []
     for reference in references:
-        items += _foreign_keys(model, reference, dialect)
-    table = sa.Table(sa.quoted_name(model.table, quote=True), metadata, *items, **dialect.table_options(model))
+        items += _foreign_keys(model, reference, dialect, afterwards)
+    table = sa.Table(
+        sa.quoted_name(model.table, quote=True),
+        metadata,
+        *items,
+        info={"afterwards": afterwards},
+        **dialect.table_options(model),
+    )
     for index in model.indexes:
         _build_index(index, model, table, dialect)
     return table
@@ -103,12 +110,18 @@ def _keys_to_refer_to(model: ModelSpec) -> list[sa.UniqueConstraint]:
     return found
 
 
-def _foreign_keys(model: ModelSpec, reference: Reference, dialect: Dialect) -> list[sa.ForeignKeyConstraint]:
+def _foreign_keys(
+    model: ModelSpec, reference: Reference, dialect: Dialect, afterwards: list[str]
+) -> list[sa.ForeignKeyConstraint]:
+    """Return the constraints of a reference; what has to be created after the tables is appended to `afterwards`."""
     target, name = reference.target, f"fk_{model.table}_{reference.field}"
     columns, remotes = [*target.scope, reference.field], [*target.scope, reference.remote]
     action = reference.on_delete.upper()
     if target.scope and action == "SET NULL":
-        action = dialect.set_null_of(reference.field)
+        action = dialect.set_null_of(reference.field) or "NO ACTION"
+        if action == "NO ACTION":
+            trigger = _shortened(f"dataflow_null_{model.table}_{reference.field}")
+            afterwards.append(dialect.nulling(trigger, model.table, columns, target.table, remotes))
     found = [_foreign_key(columns, target.table, remotes, name, action)]
     if target.ends:
         found.append(_foreign_key([*columns, ALIVE], target.table, [*remotes, ALIVE], f"{name}_alive", "NO ACTION"))
@@ -176,6 +189,7 @@ def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: 
     """
     existing = set((yield from dialect.list_tables()))
     later: list[sa.ForeignKeyConstraint] = []
+    afterwards: list[str] = []
     for model in models:
         if model.spec.table not in existing:
             if not create:
@@ -184,6 +198,7 @@ def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: 
             keys = sorted(model.table.foreign_key_constraints, key=lambda key: str(key.name))
             now = [key for key in keys if dialect.references_ahead or key.referred_table.name in existing]
             later += [key for key in keys if key not in now]
+            afterwards += model.table.info["afterwards"]
             yield _ddl(CreateTable(model.table, include_foreign_key_constraints=now), dialect), ()
             for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
                 yield _ddl(CreateIndex(index), dialect), ()
@@ -200,6 +215,8 @@ def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: 
                     yield _ddl(CreateIndex(index), dialect), ()
     for key in later:  # models that refer to each other
         yield _ddl(AddConstraint(key), dialect), ()
+    for sql in afterwards:
+        yield Command(sql, COUNT, writes=True), ()
     for model in models:
         for extra in _extras(model.spec):
             if not (yield from extra.present(dialect, model.spec)):
@@ -221,7 +238,8 @@ def _missing_extra(model: ModelSpec, extra: SchemaExtra) -> SchemaError:
 
 
 def _check_columns(model: ModelSpec, columns: set[str]) -> None:
-    missing = [name for name in model.fields if name not in columns]
+    names = [*model.fields, *(hidden.name for hidden in model.hidden)]
+    missing = [name for name in names if name not in columns]
     if not missing:
         return
     msg = f"the table {model.table!r} of model {model.name} lacks {', '.join(missing)}"

@@ -247,8 +247,8 @@ class ModelOperation:
 
     def shaped(self, options: Mapping[str, Any], call: Call) -> tuple[tuple[str, Any], ...]:
         """Move the features' call options into the call; return those that shape SQL, for the plan key."""
-        if not self.call_options and not self.keyed:
-            return ()
+        if not self.call_options:
+            return self.surrounded(call) if self.bound.core.keyed else ()
         given = {name: options[name] for name in self.call_options if options.get(name) is not None}
         if given:
             for name in given:

@@ -3,7 +3,7 @@
 The check stands in the WHERE clause of the change itself, so nothing can come between the two.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from dataflow.errors import VersionConflict
 from dataflow.fields import FieldSpec
@@ -21,11 +21,11 @@ VERSION = "version"
 class Versioning:
     """Adds ``version`` to a model: 1 when a record is created, one more with each change."""
 
-    name: ClassVar[str] = "versioning"
-    stage: ClassVar[Stage] = Stage.VERSION
-    before: ClassVar[tuple[str, ...]] = ()
-    after: ClassVar[tuple[str, ...]] = ()
-    capability: ClassVar[str] = "versioned"
+    name = "versioning"
+    stage = Stage.VERSION
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    capability = "versioned"
 
     def __init__(self) -> None:
         self.model = ""

@@ -7,7 +7,10 @@ minutes for many. The function runs as its owner with settings of its own, whate
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from typing import Any, ClassVar
+from uuid import UUID
 from zlib import crc32
 
 from dataflow import types as t
@@ -25,7 +28,7 @@ _SETTINGS = {
 _AT = """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
 _KEPT = ("dataflow_audit", "dataflow_audit_purged", "dataflow_audit_checkpoint")
 """Tables that take rows and never change or lose them."""
-_HASHED = ("prev", "seq", "at_text", "tbl", "record", "tenant", "actor", "run", "node", "action", "old", "new")
+_HASHED = ("prev", "seq", "at_text", "tbl", "record", "tenant", "actor", "run", "node", "action", "df_old", "df_new")
 
 
 def _setting(name: str) -> str:
@@ -37,7 +40,7 @@ def _text(value: str) -> str:
 
 
 def _append(schema: str, changes: str) -> str:
-    """Return the INSERT that appends changes (tbl, record, tenant, action, old, new) to the log, hashed and numbered.
+    """Return the INSERT that appends changes (tbl, record, tenant, action, df_old, df_new) to the log, hashed and numbered.
 
     A record's entries form a chain: the lock on its row lets one transaction at a time go on with it. Whoever comes
     with an older snapshot collides on (tbl, record, n), and is told to try again.
@@ -47,7 +50,7 @@ def _append(schema: str, changes: str) -> str:
     return f"""\
 INSERT INTO {schema}.dataflow_audit
     (seq, at, tbl, record, tenant, actor, run, node, action, old, new, n, hash)
-SELECT seq, at, tbl, record, tenant, actor, run, node, action, old, new, n,
+SELECT seq, at, tbl, record, tenant, actor, run, node, action, df_old, df_new, n,
        encode(sha256(convert_to(concat({lengths}, '|', {texts}), 'UTF8')), 'hex')
 FROM (SELECT c.*, nextval({_text(schema + ".dataflow_audit_seq_seq")}) AS seq, df_moment AS at,
              {_AT.format("df_moment")} AS at_text, coalesce(last[1]::bigint, 0) + 1 AS n, coalesce(last[2], '') AS prev,
@@ -110,7 +113,8 @@ class _Columns:
         text = ""
         for group in reversed(groups):
             parts = [f"{_text(name)}, {value}" for name, value in group]
-            text = f"json_build_object({', '.join([*parts, *([f"'$more', {text}"] if text else [])])})"
+            joined = ", ".join([*parts, *([f"'$more', {text}"] if text else [])])
+            text = f"json_build_object({joined})"
         return f"{text}::text"
 
     def _value(self, name: str, column: str) -> str:
@@ -160,19 +164,19 @@ def body(schema: str, columns: _Columns) -> str:
     one_side = "SELECT {table}::text AS tbl, {key} AS record, {tenant} AS tenant, '{action}' AS action, {images} FROM {rows}"
     created = one_side.format(
         table=table, key=columns.key("n"), tenant=columns.tenant("n"), action="insert",
-        images=f"NULL::text AS old, {columns.image('n')} AS new", rows="dataflow_new n",
+        images=f"NULL::text AS df_old, {columns.image('n')} AS df_new", rows="dataflow_new n",
     )  # fmt: skip
     deleted = one_side.format(
         table=table, key=columns.key("o"), tenant=columns.tenant("o"), action="delete",
-        images=f"{columns.image('o')} AS old, NULL::text AS new", rows="dataflow_old o",
+        images=f"{columns.image('o')} AS df_old, NULL::text AS df_new", rows="dataflow_old o",
     )  # fmt: skip
     before = columns.image("o", "n") if columns.masked else columns.image("o")
     updated = f"""\
 SELECT {table}::text AS tbl, CASE WHEN {new} IS NULL THEN {columns.key("o")} ELSE {columns.key("n")} END AS record,
        CASE WHEN {new} IS NULL THEN {columns.tenant("o")} ELSE {columns.tenant("n")} END AS tenant,
        CASE WHEN {old} IS NULL THEN 'insert' WHEN {new} IS NULL THEN 'delete' ELSE 'update' END AS action,
-       CASE WHEN {old} IS NOT NULL THEN {before} END AS old,
-       CASE WHEN {new} IS NOT NULL THEN {columns.image("n")} END AS new
+       CASE WHEN {old} IS NOT NULL THEN {before} END AS df_old,
+       CASE WHEN {new} IS NOT NULL THEN {columns.image("n")} END AS df_new
 FROM dataflow_old o FULL JOIN dataflow_new n ON {columns.same_record("o", "n")}
 WHERE {old} IS NULL OR {new} IS NULL OR {columns.differ("o", "n")}"""
     return f"""
@@ -209,8 +213,8 @@ END """
 
 def _note(schema: str) -> str:
     change = (
-        "SELECT ''::text AS tbl, NEW.record AS record, df_tenant AS tenant, NEW.action AS action, NULL::text AS old, "
-        "NEW.new AS new"
+        "SELECT ''::text AS tbl, NEW.record AS record, df_tenant AS tenant, NEW.action AS action, NULL::text AS df_old, "
+        "NEW.new AS df_new"
     )
     return f"\n{_DECLARED}\nBEGIN\n{_append(schema, change)};\n    RETURN NULL;\nEND "
 
@@ -283,10 +287,10 @@ class ChangeLog(Dialect):
 SELECT * FROM (
     SELECT {table}::text AS tbl, {columns.key("r")} AS record, {columns.tenant("r")} AS tenant, 'found' AS action,
            (SELECT a.new FROM {schema}.dataflow_audit a WHERE a.tbl = {table} AND a.record = {columns.key("r")}
-            ORDER BY a.n DESC LIMIT 1) AS old,
-           {columns.image("r")} AS new
+            ORDER BY a.n DESC LIMIT 1) AS df_old,
+           {columns.image("r")} AS df_new
     FROM {schema}.{self.quote(columns.model.table)} r) f
-WHERE old IS DISTINCT FROM new"""
+WHERE df_old IS DISTINCT FROM df_new"""
         text = f"{_DECLARED}\nBEGIN\n{_append(schema, changes)};\nRETURN NULL;\nEND "
         finder = f"{schema}.dataflow_audit_found"
         yield Command(_function(finder, text, schema), COUNT, writes=True), ()
@@ -300,7 +304,11 @@ WHERE old IS DISTINCT FROM new"""
     def log_present(self) -> Program[bool]:
         """Tell whether the log is there, and append-only."""
         rows = yield Command(_PRESENT), ()
-        return int(rows[0][0]) == len(_KEPT) + 2
+        found = {(table, trigger): source for table, trigger, source in rows}
+        if len(found) != len(_GUARDED):
+            return False
+        texts = self._functions((yield from self._here()))
+        return all(found.get(place) == texts[function] for place, function in _GUARDED.items())
 
     def log_create(self) -> Program[None]:
         """Create the log and what keeps it append-only, where missing; all of it or nothing."""
@@ -363,7 +371,8 @@ WHERE old IS DISTINCT FROM new"""
 
     def log_member(self, image: str, name: str, place: int) -> str:
         """Return SQL for a member of an image, which is the one at that place, as text."""
-        return f"({image}::json{" -> '$more'" * (place // _WIDEST)} ->> {_text(name)})"
+        deeper = " -> '$more'" * (place // _WIDEST)
+        return f"({image}::json{deeper} ->> {_text(name)})"
 
     def log_differences(self, model: ModelSpec, masked: Sequence[str]) -> Program[list[tuple[str, str]]]:
         """Return (record, "absent", "unknown" or "other") where the table is not as the log says."""
@@ -404,41 +413,20 @@ ON h.record = l.record WHERE l.new IS DISTINCT FROM h.image"""
         return None if kind.storage in ("int", "bool") else _FROM_TEXT.get(kind.storage)
 
 
-def _instant(text: str) -> Any:
-    from datetime import UTC, datetime
-
-    if text in ("infinity", "-infinity"):
-        return (datetime.max if text == "infinity" else datetime.min).replace(tzinfo=UTC)
+def _instant(text: str) -> datetime:
+    if text in _INFINITE:  # as the driver reads them
+        return datetime.max if text == "infinity" else datetime.min  # noqa: DTZ901
     value = datetime.fromisoformat(text)
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
-def _day(text: str) -> Any:
-    from datetime import date
-
-    if text in ("infinity", "-infinity"):
+def _day(text: str) -> date:
+    if text in _INFINITE:
         return date.max if text == "infinity" else date.min
     return date.fromisoformat(text)
 
 
-def _time(text: str) -> Any:
-    from datetime import time
-
-    return time.fromisoformat(text)
-
-
-def _decimal(text: str) -> Any:
-    from decimal import Decimal
-
-    return Decimal(text)
-
-
-def _uuid(text: str) -> Any:
-    from uuid import UUID
-
-    return UUID(text)
-
-
+_INFINITE = ("infinity", "-infinity")
 _FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
     "int": int,
     "float": float,
@@ -446,9 +434,9 @@ _FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
     "bytes": lambda text: bytes.fromhex(text.removeprefix("\\x")),
     "datetime": _instant,
     "date": _day,
-    "time": _time,
-    "decimal": _decimal,
-    "uuid": _uuid,
+    "time": time.fromisoformat,
+    "decimal": Decimal,
+    "uuid": UUID,
 }
 
 
@@ -479,12 +467,17 @@ CREATE TABLE IF NOT EXISTS {schema}.dataflow_audit_purged (
     "CREATE TABLE IF NOT EXISTS {schema}.dataflow_audit_checkpoint (number bigint PRIMARY KEY, body text NOT NULL)",
     "CREATE TABLE IF NOT EXISTS {schema}.dataflow_audit_note (record text NOT NULL, action text NOT NULL, new text)",
 )
+_GUARDED: Mapping[tuple[str, str], str] = {
+    **{(table, "dataflow_audit_kept"): "dataflow_audit_kept" for table in _KEPT},
+    ("dataflow_audit", "dataflow_audit_direct"): "dataflow_audit_direct",
+    ("dataflow_audit_note", "dataflow_audit_noted"): "dataflow_audit_noted",
+}
+"""The triggers of the log itself: (table, trigger) -> function."""
 _PRESENT = """\
-SELECT count(*) FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
-WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND tgenabled = 'O' AND (relname, tgname) IN (
-    ('dataflow_audit', 'dataflow_audit_kept'), ('dataflow_audit_purged', 'dataflow_audit_kept'),
-    ('dataflow_audit_checkpoint', 'dataflow_audit_kept'), ('dataflow_audit', 'dataflow_audit_direct'),
-    ('dataflow_audit_note', 'dataflow_audit_noted'))"""
+SELECT relname::text, tgname::text, prosrc FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+JOIN pg_proc ON pg_proc.oid = tgfoid
+WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND tgenabled = 'O' AND tgname IN (
+    'dataflow_audit_kept', 'dataflow_audit_direct', 'dataflow_audit_noted')"""
 _WATCHING = """\
 SELECT max(prosrc) FILTER (WHERE proname = $2) FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
 WHERE tgrelid = to_regclass(quote_ident(current_schema()) || '.' || $1) AND tgenabled = 'O'

@@ -2,8 +2,8 @@
 
 Calls that are not privileged get connections of a role that owns nothing and that row-level security binds. Its policies
 compare a row's tenant with `dataflow_tenant()`, which believes the connection's settings only with a proof that the
-framework alone can make (`dataflow.postgres.proof`). Everything lies in the DataFlow's own schema, is made by its owner
-under the schema lock, and is looked at again before it is relied upon; what an administrator has to look at says
+framework alone can make (`dataflow.postgres.proof`). Everything lies in the DataFlow's own schema, is made by its
+owner under the schema lock, and is looked at again before it is relied upon; what an administrator has to look at says
 `dataflow.postgres.inspection`.
 """
 
@@ -96,6 +96,7 @@ class Confining(Dialect):
     """The part of the PostgreSQL dialect that makes and checks the confinement."""
 
     confinement: Confinement
+    schema: str | None
 
     def enter(self, session: Session, context: Mapping[str, str]) -> Program[None]:
         """Tell the server in one statement; the session adds the proof."""
@@ -116,7 +117,9 @@ class Confining(Dialect):
         if found is None:
             if not self.confinement.creates:
                 msg = "the database is not prepared to keep tenants apart"
-                hint = "let it be: DataFlow(auto_migrate=True, existing_schema_mode=False), once, as owner of the tables"
+                hint = (
+                    "let it be: DataFlow(auto_migrate=True, existing_schema_mode=False), once, as owner of the tables"
+                )
                 raise ConfigurationError(msg, hint=hint, code="not-confined")
             yield _BEGIN, ()
             try:
@@ -135,11 +138,12 @@ class Confining(Dialect):
         return found
 
     def _place(self) -> Program[Place]:
-        ((*names, version, creates_roles, superuser),) = yield Command(texts.PLACE), (self.schema or "",)
+        (row,) = yield Command(texts.PLACE), (self.schema or "",)
+        database, schema, identity, user, version, creates_roles, superuser = row
         hides = superuser
         if version >= 150_000 and not superuser:
             ((hides,),) = yield Command(texts.MAY_HIDE), ()
-        return Place(*names, version, creates_roles or superuser, hides)
+        return Place(database, schema, identity, user, version, creates_roles or superuser, hides)
 
     def _role(self, place: Place) -> str:
         if self.confinement.url is None:
@@ -287,7 +291,9 @@ class Confining(Dialect):
         found = yield from self._found()
         listed: list[str] = []
         if found is None:
-            listed.append("the restricted role, the key or the functions are missing, or differ from what DataFlow made")
+            listed.append(
+                "the restricted role, the key or the functions are missing, or differ from what DataFlow made"
+            )
         role = self._role(place)
         if not (yield Command(texts.FLAGS), (role, place.schema)):
             return [*listed, f"the restricted role {role} does not exist"]

@@ -40,7 +40,8 @@ FUNCTIONS = """\
 SELECT proname::text, prosrc,
        pronamespace = to_regnamespace(quote_ident($1)) AND proowner <> to_regrole(quote_ident($2::name))
        AND (prosecdef AND proconfig = ARRAY['search_path=pg_catalog, pg_temp'] OR proname = 'dataflow_tenant')
-       AND has_function_privilege($2::name, pg_proc.oid, 'EXECUTE') AND has_schema_privilege($2::name, pronamespace, 'USAGE')
+       AND has_function_privilege($2::name, pg_proc.oid, 'EXECUTE')
+       AND has_schema_privilege($2::name, pronamespace, 'USAGE')
 FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident($1)) AND proname = ANY ($3::text[])"""
 FLAGS = """\
 SELECT rolsuper, rolbypassrls, rolcreatedb, rolcreaterole, rolreplication,
@@ -65,7 +66,7 @@ ENCLOSED = f"""\
 SELECT has_table_privilege($2::name, its.oid, 'SELECT') AND has_table_privilege($2::name, its.oid, 'INSERT')
        AND has_table_privilege($2::name, its.oid, 'UPDATE') AND has_table_privilege($2::name, its.oid, 'DELETE')
        AND (SELECT coalesce(bool_and(has_sequence_privilege($2::name, counter, 'USAGE')), true)
-            FROM unnest($3::text[]) AS generated, pg_get_serial_sequence(its.oid::regclass::text, generated) AS counter
+            FROM unnest($3::text[]) AS its_column, pg_get_serial_sequence(its.oid::regclass::text, its_column) AS counter
             WHERE counter IS NOT NULL),
        has_table_privilege($2::name, its.oid, 'TRUNCATE') OR has_table_privilege($2::name, its.oid, 'REFERENCES')
        OR has_table_privilege($2::name, its.oid, 'TRIGGER'),

@@ -102,7 +102,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-class PostgreSQL(Expressions, Bulk, ChangeLog):
+class PostgreSQL(Expressions, Bulk, Confining, ChangeLog):
     """The PostgreSQL dialect."""
 
     name: ClassVar[str] = "postgresql"
@@ -220,6 +220,10 @@ class PostgreSQL(Expressions, Bulk, ChangeLog):
 
     def set_null_of(self, column: str) -> str:
         return f"SET NULL ({self.quote(column)})"
+
+    def create_database(self, name: str) -> Program[None]:
+        if not (yield Command("SELECT FROM pg_database WHERE datname = $1"), (name,)):
+            yield Command(f"CREATE DATABASE {self.quote(name)}", COUNT, writes=True), ()
 
     def before_tables(self, models: Sequence[ModelSpec]) -> Program[None]:
         if self.schema and not (yield Command("SELECT FROM pg_namespace WHERE nspname = $1"), (self.schema,)):

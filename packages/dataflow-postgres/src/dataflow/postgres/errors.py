@@ -135,12 +135,14 @@ def _transaction(error: asyncpg.PostgresError) -> e.DatabaseError | None:
 
 
 def _tenancy(error: asyncpg.PostgresError) -> e.TenancyError | None:
+    text = _first(error)
     if not isinstance(error, asyncpg.InsufficientPrivilegeError):
         return None
-    if "row-level security policy" in str(error):
-        msg = f"a record of table {error.table_name or ''} would belong to another tenant than the call".replace("  ", " ")
+    if text.startswith("new row violates row-level security policy"):
+        table = text.rpartition("for table ")[2]
+        msg = f"a record of table {table} belongs to another tenant than the call, or would"
         return e.TenancyError(msg, hint="leave the tenant's field out: it is set", code="other-tenant")
-    if str(error).startswith("dataflow: the tenant"):
+    if text.startswith("dataflow: the tenant"):
         msg = "SQL of the user's own has changed what the connection knows of its tenant"
         return e.TenancyError(msg, hint='name the tenant around the call: with db.tenant("acme"):', code="forged-tenant")
     return None

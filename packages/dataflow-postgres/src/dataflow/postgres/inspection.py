@@ -51,7 +51,9 @@ def _own(table: str, facts: Sequence[bool], *, scoped: bool) -> list[str]:
     granted, too_much, forced, own, owners = facts
     found = []
     if not granted:
-        found.append(f"table {table}: the restricted role lacks SELECT, INSERT, UPDATE or DELETE, or USAGE of a sequence")
+        found.append(
+            f"table {table}: the restricted role lacks SELECT, INSERT, UPDATE or DELETE, or USAGE of a sequence"
+        )
     if too_much:
         found.append(f"table {table}: the restricted role may TRUNCATE it, or has REFERENCES or TRIGGER on it")
     if scoped and not forced:
@@ -59,7 +61,9 @@ def _own(table: str, facts: Sequence[bool], *, scoped: bool) -> list[str]:
     if scoped and not own:
         found.append(f"table {table}: the policy of the restricted role is missing, or is not what DataFlow made")
     if scoped and not owners:
-        found.append(f"table {table}: the policy dataflow_owner, which lets privileged work pass, is missing or different")
+        found.append(
+            f"table {table}: the policy dataflow_owner, which lets privileged work pass, is missing or different"
+        )
     return found
 
 
@@ -83,9 +87,9 @@ WITH its AS (
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = {_TABLE})
 SELECT CASE
     WHEN key AND NOT $2 = ANY (names)
-    THEN concat('table ', $1, ': the unique key ', relname, ' does not hold ', $2, ', so that it tells of other tenants')
-    ELSE concat('table ', $1, ': the index ', relname, ' does not begin with ', $2, ', so that statistics of its use tell '
-                'which values other tenants have')
+    THEN concat('table ', $1, ': the unique key ', relname, ' does not hold ', $2, ': it tells of other tenants')
+    ELSE concat('table ', $1, ': the index ', relname, ' does not begin with ', $2,
+                ': statistics of its use tell which values other tenants have')
     END
 FROM its WHERE names[1] IS DISTINCT FROM $2 AND NOT counted
 ORDER BY relname"""  # noqa: S608
@@ -135,7 +139,8 @@ SELECT concat('the function ', pg_proc.oid::regprocedure,
 FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
 WHERE prosecdef AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
       AND nspname NOT IN ('pg_catalog', 'information_schema') AND proname NOT LIKE 'dataflow\\_%'
-      AND has_schema_privilege($1::name, pronamespace, 'USAGE') AND has_function_privilege($1::name, pg_proc.oid, 'EXECUTE')
+      AND has_schema_privilege($1::name, pronamespace, 'USAGE')
+      AND has_function_privilege($1::name, pg_proc.oid, 'EXECUTE')
 ORDER BY 1"""
 _FRAMEWORK = """\
 SELECT concat('table ', relname, ': the restricted role may look into it')

@@ -1,7 +1,7 @@
 """SQL of the user's own on a connection that is confined to a tenant: what the database cannot refuse is refused here.
 
-Its privileges and policies keep every row; but any role may look at plans, whose estimates and counts come from the rows
-of all tenants, and may change itself, which all tenants share. Only the first words of a statement count: whatever
+Its privileges and policies keep every row; but any role may look at plans, whose estimates and counts come from the
+rows of all tenants, and may change itself, which all tenants share. Only the first words of a statement count: what
 stands in a DO block or a function could hide them, so those are refused as well.
 """
 
@@ -14,8 +14,8 @@ _WORD = re.compile(r"[A-Za-z_]+")
 _MARKS = re.compile(r"/\*|\*/")
 _REFUSED: tuple[tuple[str, str], ...] = (
     (r"EXPLAIN\b", "it counts and estimates from the records of all tenants"),
-    (r"DO\b", "nobody sees what it does"),
-    (r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b", "nobody sees what it does"),
+    (r"DO\b", "what it does is not known before"),
+    (r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b", "what it does is not known before"),
     (r"ALTER (ROLE|USER|GROUP)\b", "all tenants share the role"),
     (r"(DROP|REASSIGN) OWNED\b", "all tenants share the role"),
 )

@@ -46,9 +46,9 @@ class Key:
         return hashlib.sha256(self.outer + inner).hexdigest()
 
 
-def verifier(password: str) -> str:
+def verifier(password: str, salt: bytes | None = None) -> str:
     """Return what the server keeps of a password (SCRAM-SHA-256, RFC 5802), so that no log of SQL ever shows it."""
-    salt = secrets.token_bytes(16)
+    salt = salt or secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ROUNDS)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")

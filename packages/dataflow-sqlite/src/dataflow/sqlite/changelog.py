@@ -199,9 +199,7 @@ def _json_object(pairs: Sequence[tuple[str, str]], mark: str = "") -> str:
 
 def key_text(parts: Sequence[tuple[t.FieldType, str]]) -> str:
     """Return SQL for the text that names a record: its key, or the parts of one, each after its length."""
-    texts = [
-        f"CAST({_EXACTLY.get(kind.storage, '{0}').format(expression)} AS TEXT)" for kind, expression in parts
-    ]
+    texts = [f"CAST({_EXACTLY.get(kind.storage, '{0}').format(expression)} AS TEXT)" for kind, expression in parts]
     if len(texts) == 1:
         return texts[0]
     return " || ',' || ".join(f"length({text}) || ':' || {text}" for text in texts)

@@ -21,6 +21,8 @@ from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowErr
 from dataflow.model import ModelSpec
 from dataflow.session import FairLock
 from dataflow.sqlite.changelog import attach
+from dataflow.sqlite.confinement import Confinement
+from dataflow.sqlite.enclosure import quoted
 from dataflow.sqlite.errors import translate
 from dataflow.sqlite.functions import install
 from dataflow.sqlite.session import SIGNALS_EVERY, SQLiteSession, Turn, watch
@@ -45,6 +47,8 @@ class Link:
         turn: the program that runs on it; changed under `turning`.
         watcher: looks for signals meanwhile.
         context: what the connection knows of the call it serves.
+        models: the registered models, as they grow, where the connection keeps within the tenant it serves.
+        confinement: what keeps it, while it is open.
     """
 
     def __init__(self, path: str, config: Config, *, reads_only: bool) -> None:
@@ -60,6 +64,8 @@ class Link:
         self.aio: aiosqlite.Connection | None = None
         self.max_parameters = 999
         self.context: Mapping[str, str] = {}
+        self.models: Callable[[], Iterable[ModelSpec]] | None = None
+        self.confinement: Confinement | None = None
 
     def open(self) -> sqlite3.Connection:
         """Open the connection in the calling thread, which takes microseconds; the lock must be held."""
@@ -95,6 +101,7 @@ class Link:
             if self.path != ":memory:" and not self.config["existing_schema_mode"]:
                 _write_ahead(raw)
             self.prepare(raw)
+            self.confine(raw)
         except BaseException:
             raw.close()
             raise
@@ -107,6 +114,13 @@ class Link:
         self.watcher = watch(self)
         next(self.watcher)  # a signal at its very beginning would end it
         raw.set_progress_handler(self.watcher.__next__, SIGNALS_EVERY)
+
+    def confine(self, raw: sqlite3.Connection) -> None:
+        """Keep SQL of the user's own on a connection within the tenant it serves, where that is asked for."""
+        if self.models is not None:
+            tenant = lambda: self.context.get("tenant") or None  # noqa: E731
+            self.confinement = Confinement(self.models, tenant, reads_only=self.reads_only)
+            self.confinement.attach(raw)
 
     def prepare(self, raw: sqlite3.Connection) -> None:
         """Set a connection's session state, all of it."""
@@ -124,10 +138,10 @@ class Link:
         self.prepare(raw)
         found = raw.execute("SELECT type, name FROM sqlite_temp_master WHERE type <> 'index' ORDER BY type").fetchall()
         for kind, name in found:
-            raw.execute(f"DROP {kind} IF EXISTS temp.{_quoted(name)}")
+            raw.execute(f"DROP {kind} IF EXISTS temp.{quoted(name)}")
         for _, name, _ in raw.execute("PRAGMA database_list").fetchall():
             if name not in ("main", "temp"):
-                raw.execute(f"DETACH {_quoted(name)}")
+                raw.execute(f"DETACH {quoted(name)}")
         attach(raw, lambda: self.context)
         if self.reads_only:
             raw.execute("PRAGMA query_only = ON")
@@ -196,10 +210,6 @@ _USUAL = {
 """Settings of a connection that the framework relies on without setting them itself."""
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _thread_of(aio: "aiosqlite.Connection") -> threading.Thread:
     thread = vars(aio).get("_thread", aio)  # before aiosqlite 0.22, the connection was the thread
     assert isinstance(thread, threading.Thread)
@@ -222,11 +232,17 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
 
 
 class SQLiteDatabase:
-    """The connections of one DataFlow to one SQLite database."""
+    """The connections of one DataFlow to one SQLite database.
+
+    Args:
+        url: of the file, or of memory.
+        config: settings of the DataFlow.
+        confining: called when SQL of the user's own is to be confined: the framework's must name the file's tables.
+    """
 
     blocking = True
 
-    def __init__(self, url: DatabaseURL, config: Config) -> None:
+    def __init__(self, url: DatabaseURL, config: Config, *, confining: Callable[[], None] = lambda: None) -> None:
         if sqlite3.sqlite_version_info < OLDEST:
             msg = f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed"
             raise ConfigurationError(msg, hint="use a Python built with a newer SQLite", code="old-sqlite")
@@ -236,6 +252,7 @@ class SQLiteDatabase:
         self.path = ":memory:" if url.path == ":memory:" else os.path.abspath(url.path)
         self.config = config
         self.closed = False
+        self.confining = confining
         self.writer = Link(self.path, config, reads_only=False)
         self.reader = self.writer if self.path == ":memory:" else Link(self.path, config, reads_only=True)
         _LIVE.add(self)
@@ -248,7 +265,9 @@ class SQLiteDatabase:
 
     def confine(self, models: Callable[[], Iterable[ModelSpec]]) -> None:
         """Keep SQL of the user's own within the tenant of its context, unless the lease is privileged."""
-        raise NotImplementedError(models)
+        self.confining()
+        for link in self._links():
+            link.models = models
 
     async def lease(self, *, write: bool, holder: str, privileged: bool = False) -> SQLiteSession:
         """Wait for the writer or the reader."""

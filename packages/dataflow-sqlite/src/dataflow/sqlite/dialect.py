@@ -39,6 +39,8 @@ from dataflow.fields import UNSET, FieldSpec
 from dataflow.jsontext import dump_instants, dump_json, dump_json_column, load_json
 from dataflow.model import ModelSpec
 from dataflow.sqlite.changelog import ChangeLog
+from dataflow.sqlite.compiler import ExactDialect
+from dataflow.sqlite.enclosure import COLUMNS, FOUND, Table
 from dataflow.sqlite.functions import decimal_text
 
 _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
@@ -76,8 +78,13 @@ def _accepted_decimal(value: Decimal) -> str:
 
 
 class SQLite(ChangeLog):
-    """The SQLite dialect."""
+    """The SQLite dialect.
 
+    Attributes:
+        exact: whether statements name tables with their schema, as temporary views have the same names.
+    """
+
+    exact = False
     name: ClassVar[str] = "sqlite"
     aborts_on_error: ClassVar[bool] = False
     references_ahead: ClassVar[bool] = True
@@ -85,17 +92,24 @@ class SQLite(ChangeLog):
     def connect(self, url: DatabaseURL, config: Config) -> Database:
         from dataflow.sqlite.connection import SQLiteDatabase  # the driver loads on first use
 
-        return SQLiteDatabase(url, config)
+        return SQLiteDatabase(url, config, confining=self._confining)
+
+    def _confining(self) -> None:
+        self.exact = True
+        self.__dict__.pop("sqlalchemy", None)
 
     def identity(self, url: DatabaseURL) -> str:
         return "" if url.path == ":memory:" else f"sqlite:{os.path.realpath(url.path)}"
 
     @cached_property
     def sqlalchemy(self) -> Any:
-        dialect = SQLiteDialect_pysqlite(paramstyle="qmark")
+        dialect = (ExactDialect if self.exact else SQLiteDialect_pysqlite)(paramstyle="qmark")
         dialect.server_version_info = (3, 40, 0)
         dialect.insert_returning = dialect.update_returning = dialect.delete_returning = True
         return dialect
+
+    def table_name(self, name: str) -> str:
+        return f"main.{self.quote(name)}" if self.exact else self.quote(name)
 
     def placeholder(self, position: int) -> str:
         del position
@@ -194,6 +208,14 @@ class SQLite(ChangeLog):
             return [f"{column} IN ({texts})"]
         return []
 
+    def nulling(self, name: str, child: str, columns: Sequence[str], parent: str, remotes: Sequence[str]) -> str:
+        pairs = zip(columns, remotes, strict=True)
+        refers = " AND ".join(f"{self.quote(column)} = OLD.{self.quote(remote)}" for column, remote in pairs)
+        return (
+            f"CREATE TRIGGER {self.quote(name)} BEFORE DELETE ON {self.quote(parent)} "
+            f"BEGIN UPDATE {self.quote(child)} SET {self.quote(columns[-1])} = NULL WHERE {refers}; END"
+        )
+
     def list_tables(self) -> Program[list[str]]:
         rows = yield (
             Command("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*' ORDER BY name"),
@@ -234,6 +256,24 @@ class SQLite(ChangeLog):
             raise
         yield _UNSEAL, ()
         return reply
+
+    def enclosed(self, model: ModelSpec) -> Program[bool]:
+        if not model.scope:
+            return True
+        table = yield from self._enclosure(model)
+        found = yield Command(FOUND), (table.writer,)
+        return bool(table.columns) and dict(found) == table.permanent()
+
+    def enclose(self, model: ModelSpec) -> Program[None]:
+        """Create the view and the triggers through which SQL of the user's own writes a model's table."""
+        table = yield from self._enclosure(model)
+        yield Command(f"DROP VIEW IF EXISTS main.{self.quote(table.writer)}", COUNT, writes=True), ()
+        for statement in table.permanent().values() if model.scope else ():
+            yield Command(statement, COUNT, writes=True), ()
+
+    def _enclosure(self, model: ModelSpec) -> Program[Table]:
+        columns = yield Command(COLUMNS), (model.table,)
+        return Table.found(model.table, (*model.scope, "")[0], model.primary_key, columns)
 
     def begin(self, isolation: str | None, *, write: bool) -> Command:
         del isolation  # SQLite's transactions are serializable, which is at least what was asked for

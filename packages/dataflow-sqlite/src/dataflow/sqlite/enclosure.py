@@ -61,16 +61,19 @@ class Table:
         keys: dict[str, list[tuple[str | None, str]]] = {}
         for index, place, column, collation in unique:
             keys.setdefault(index, []).append((column if place >= 0 else None, collation))
-        own = [(column, "BINARY") for column, _, place, _ in sorted(rows, key=lambda row: row[2]) if place]
+        own: list[tuple[str | None, str]] = [
+            (column, "BINARY") for column, _, place, _ in sorted(rows, key=lambda row: row[2]) if place
+        ]
         every = [tuple(own), *map(tuple, keys.values())] if own else list(map(tuple, keys.values()))
         shared = [parts for parts in every if tenant not in [column for column, _ in parts]]
+        clear = [tuple((column, collation) for column, collation in parts if column is not None) for parts in shared]
         return cls(
             name,
             tenant,
             tuple(column for column in key if column != tenant),
             {column: default for column, default, _, hidden in rows if not hidden},
             tuple(column for column, _, _, hidden in rows if hidden),
-            tuple(dict.fromkeys(parts for parts in shared if all(column for column, _ in parts))),
+            tuple(dict.fromkeys(key for key, parts in zip(clear, shared, strict=True) if len(key) == len(parts))),
             any(column is None for parts in shared for column, _ in parts),
         )
 
@@ -100,10 +103,10 @@ class Table:
         names = ", ".join(map(quoted, self.columns))
         writable = [column for column in self.key if column in self.columns]
         bodies = {
-            "insert": f"INSERT INTO {table} ({names}) VALUES ({', '.join(places.values())})",
-            "update": f"UPDATE {table} SET {assigned(others or writable)} WHERE {found}",
-            "rekey": f"UPDATE {table} SET {assigned([*writable, *others])} WHERE {found}",
-            "delete": f"DELETE FROM {table} WHERE {found}",
+            "insert": f"INSERT INTO {table} ({names}) VALUES ({', '.join(places.values())})",  # noqa: S608
+            "update": f"UPDATE {table} SET {assigned(others or writable)} WHERE {found}",  # noqa: S608
+            "rekey": f"UPDATE {table} SET {assigned([*writable, *others])} WHERE {found}",  # noqa: S608
+            "delete": f"DELETE FROM {table} WHERE {found}",  # noqa: S608
         }
         empty = [f"k{place}" for place in range(len(self.key))] + [f"c{place}" for place in range(len(self.columns))]
         nulls = ", ".join(f"NULL AS {name}" for name in ("op", *empty))
@@ -145,9 +148,7 @@ class Table:
                 "insert",
                 [
                     _refuse("no-tenant", "df_tenant() IS NULL"),
-                    _refuse(
-                        "tenant", f"NEW.{tenant} IS NOT NULL AND NEW.{tenant} IS NOT df_tenant() COLLATE BINARY"
-                    ),
+                    _refuse("tenant", f"NEW.{tenant} IS NOT NULL AND NEW.{tenant} IS NOT df_tenant() COLLATE BINARY"),
                     *(_refuse("computed", f"NEW.{quoted(column)} IS NOT NULL") for column in self.computed),
                     *self._taken(),
                     self._hand_on("'insert'", fresh, values),
@@ -159,9 +160,7 @@ class Table:
                     _refuse("tenant", f"NEW.{tenant} IS NOT OLD.{tenant} COLLATE BINARY"),
                     *(_refuse("computed", f"NEW.{c} IS NOT OLD.{c}") for c in map(quoted, self.computed)),
                     *self._taken(changed=True),
-                    self._hand_on(
-                        f"CASE WHEN {moved} THEN 'rekey' ELSE 'update' END", [*keys, *fresh], [*old, *plain]
-                    ),
+                    self._hand_on(f"CASE WHEN {moved} THEN 'rekey' ELSE 'update' END", [*keys, *fresh], [*old, *plain]),
                 ],
             ),
             self._trigger("delete", [self._hand_on("'delete'", [*keys, mine], [*old, f"OLD.{tenant}"])]),

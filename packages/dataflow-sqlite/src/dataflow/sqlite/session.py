@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dataflow.sqlite.connection import Link
 
 T = TypeVar("T")
-_STATEFUL = re.compile(r"pragma|attach|detach|temp", re.IGNORECASE)
+_STATEFUL = re.compile(r"pragma|attach|detach|temp|trigger", re.IGNORECASE)
 """Words without which SQL of the user's own leaves a connection as it was."""
 SEAL = "PRAGMA query_only = ON"
 """After which the connection refuses writes, for the length of one statement."""
@@ -71,11 +71,23 @@ class SQLiteSession:
         place: whose file it is, where each tenant has its own.
     """
 
-    __slots__ = ("_dirty", "_link", "_over", "_sealed", "_undone", "depth", "max_parameters", "place", "privileged")
+    __slots__ = (
+        "_dirty",
+        "_lifted",
+        "_link",
+        "_over",
+        "_sealed",
+        "_undone",
+        "depth",
+        "max_parameters",
+        "place",
+        "privileged",
+    )
 
     def __init__(self, link: "Link", *, privileged: bool = True) -> None:
         self._link = link
         self._dirty = False
+        self._lifted = link.confinement is None or not privileged
         self._over = False
         self._sealed = False
         self._undone = False
@@ -83,6 +95,8 @@ class SQLiteSession:
         self.max_parameters = link.max_parameters
         self.privileged = privileged
         self.place: str | None = None
+        if link.confinement is not None:
+            link.context = {}  # whoever comes next says whom it serves
 
     @property
     def context(self) -> Mapping[str, str]:
@@ -163,6 +177,12 @@ class SQLiteSession:
                 return 0
             msg = "the database rolled the transaction back after an earlier error"
             raise QueryError(msg, hint="let that error end the transaction, then run it again", code="rolled-back")
+        confinement = self._link.confinement
+        if not self._lifted and confinement is not None:
+            confinement.lift(raw)
+            self._lifted = True
+        if command.named and confinement is not None and not self.privileged:
+            return confinement.run(raw, command.sql, arguments)
         if command.returns is ROWS and not command.named:
             return raw.execute(command.sql, arguments).fetchall()
         if command.returns is COUNT:

@@ -5,7 +5,7 @@ The triggers are the dialect's (`Dialect.watch`); here stands what asks for them
 """
 
 from dataflow.enterprise.audit.chain import Checkpoint, Fault, Report
-from dataflow.enterprise.audit.feature import Audit, features, settings
+from dataflow.enterprise.audit.feature import Audit, features
 from dataflow.enterprise.audit.guard import AuditGuard
 from dataflow.enterprise.audit.log import AuditLog, AuditLogSync
 from dataflow.enterprise.audit.trail import nodes
@@ -20,5 +20,4 @@ __all__ = [
     "Report",
     "features",
     "nodes",
-    "settings",
 ]

@@ -8,23 +8,11 @@ from dataflow.dialect import Dialect, Program, refuse_unsupported
 from dataflow.errors import ModelError, suggest
 from dataflow.model import ModelDraft, ModelSpec, SchemaExtra
 from dataflow.plan.stages import Stage
-from dataflow.plugins.specs import SettingSpec
-
-
-def settings() -> list[SettingSpec]:
-    """Return the settings of the audit log, beside `audit_logging`."""
-    return [
-        SettingSpec("audit_key", str, None, "Secret that signs checkpoints of the audit log."),
-        SettingSpec(
-            "audit_mask", object, (), "Fields of which the audit log tells that they changed, never their values.",
-            scope="model",
-        ),
-    ]  # fmt: skip
 
 
 def is_audited(options: Mapping[str, Any], config: Any) -> bool:
-    """Tell whether a model is audited: by its own option, or as all are, by the setting `audit_logging`."""
-    return bool(options.get("audit_log") or config["audit_logging"])
+    """Tell whether a model is audited: by its own option, or by the setting `audit_logging` where it has none."""
+    return bool(options.get("audit_log", config["audit_logging"]))
 
 
 def features(model: ModelDraft, config: Any) -> "list[Audit]":

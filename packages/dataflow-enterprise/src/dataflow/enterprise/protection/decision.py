@@ -10,7 +10,7 @@ from dataflow.errors import Problem, WriteProtectedError
 
 HINT = "write inside `with db.unlocked(reason=…):`, which is recorded, or change that rule of the policy"
 
-_SPOKEN = {"sql": "SQL that writes", "ddl": "the making of tables (ddl)"}
+_SPOKEN = {"cascade": "a delete that goes on", "sql": "SQL that writes", "ddl": "the making of tables (ddl)"}
 
 
 @attrs.frozen(cache_hash=True)
@@ -18,7 +18,7 @@ class Request:
     """What somebody is about to do: one effect of one operation.
 
     Attributes:
-        operation: create, bulk_update, sql …
+        operation: create, bulk_update, sql …; "cascade" for what the database does to rows that refer to deleted ones.
         effect: create, update, delete or ddl.
         model: name of the model; None where it is about none that is known.
         fields: what is given or changed; each has to be permitted.
@@ -63,7 +63,7 @@ class Decision:
 
     def problem(self, request: Request) -> Problem:
         """Word a refusal."""
-        target = f" {'to' if request.operation == 'sql' else 'of'} {request.model}" if request.model else ""
+        target = f" {'to' if request.operation in _SPOKEN else 'of'} {request.model}" if request.model else ""
         target += f".{self.field}" if self.field else ""
         note = f" ({self.message})" if self.message else ""
         what = _SPOKEN.get(request.operation, request.operation)

@@ -59,6 +59,17 @@ def requests(
         yield Request(operation, effect, model, given, names, partial=partial, tentative=tentative)
 
 
+class _Counter:
+    """The rows that the statements of one call have changed; among what it does after the commit, so that it is undone
+    with them.
+    """
+
+    rows = 0
+
+    def __call__(self) -> None:
+        """Do nothing: it has served."""
+
+
 class ProtectionFeature:
     """What every model has where a policy is set.
 
@@ -95,7 +106,7 @@ class ProtectionFeature:
                 wanted = known[written] = tuple(requests(model.name, operation, statement, written, names))
             self._ask(wanted, call)
             if statement == "delete" and plan.replacement is None:
-                self._ask(cascades(model, operation, names), call)
+                self._ask(cascades(model, names), call)
 
         plan.authorize(authorize)
         effects = EFFECTS.get(operation, (_BY_STATEMENT.get(statement, ""),))
@@ -111,15 +122,21 @@ class ProtectionFeature:
 
     def _count(self, model: str, operation: str, effect: str, names: frozenset[str]) -> Any:
         def count(call: Call, rows: int) -> None:
-            if not unlocked(call.core, call.ambient):
-                self._ask([Request(operation, effect, model, (), names, rows=rows)], call)
+            if unlocked(call.core, call.ambient):
+                return
+            found = next((note for note in call.after_commit if isinstance(note, _Counter)), None)
+            if found is None:
+                found = _Counter()
+                call.after_commit.append(found)
+            found.rows += rows
+            self._ask([Request(operation, effect, model, (), names, rows=found.rows)], call)
 
         return count
 
     def check_node(self, operation: Any, params: Mapping[str, Any]) -> list[Problem]:
         """Return what `build()` can tell of a node: rules that refuse it whatever the run brings."""
         bound = operation.bound
-        if unlocked(bound.core, surroundings()) or not getattr(operation, "writes", True):
+        if unlocked(bound.core, surroundings()) or not operation.writes or _only_counts(operation, params):
             return []
         names = labels_of(bound.core)
         effects = EFFECTS.get(operation.name, ())
@@ -136,6 +153,12 @@ class ProtectionFeature:
 
 def _no_clock() -> Any:
     return None
+
+
+def _only_counts(operation: Any, params: Mapping[str, Any]) -> bool:
+    """Tell whether a bulk delete waits for its confirmation, which the run may bring."""
+    given = {operation.route.get(name): value for name, value in params.items()}
+    return bool(given.get("confirmation_required")) and not given.get("confirmed")
 
 
 def _constant_fields(operation: Any, params: Mapping[str, Any], effect: str) -> Iterator[str]:
@@ -170,7 +193,7 @@ def _names(values: Mapping[Any, Any], known: Mapping[str, Any]) -> dict[str, Non
     return found
 
 
-def cascades(model: "BoundModel", operation: str, names: frozenset[str]) -> Iterator[Request]:
+def cascades(model: "BoundModel", names: frozenset[str]) -> Iterator[Request]:
     """Yield what the database does to other tables when rows of a model are deleted."""
     seen = {model.name}
     stack = [model.name]
@@ -182,9 +205,9 @@ def cascades(model: "BoundModel", operation: str, names: frozenset[str]) -> Iter
                 if not isinstance(relation, ForeignKey) or relation.model != target:
                     continue
                 if relation.on_delete == "set null":
-                    yield Request(operation, "update", other.name, (field.name,), names)
+                    yield Request("cascade", "update", other.name, (field.name,), names)
                 elif relation.on_delete == "cascade":
-                    yield Request(operation, "delete", other.name, (), names)
+                    yield Request("cascade", "delete", other.name, (), names)
                     if other.name not in seen:
                         seen.add(other.name)
                         stack.append(other.name)

@@ -28,6 +28,7 @@ _UNSURE = re.compile(r'--|/\*|\\|["`\[$]')
 """Without these, nothing but a quote begins or ends a literal."""
 _ROW = re.compile(r"\b(?:_?rowid_?|oid)\b", re.IGNORECASE)
 """Other names of a key in SQLite."""
+_FUNCTION = re.compile(r"\breplace\s*\(")
 _EFFECTS: Mapping[str, frozenset[str]] = {
     "create": frozenset({"insert", "replace", "merge", "copy"}),
     "update": frozenset({"update", "replace", "merge"}),
@@ -70,7 +71,7 @@ def touched(statement: Statement, tables: Iterable[str]) -> Touch:
     everything = tuple(_EFFECTS)
     if statement.defines:
         return Touch((*everything, "ddl"), None, text)
-    words = set(re.findall(r"\w+", text.lower()))
+    words = set(re.findall(r"\w+", _FUNCTION.sub("(", text.lower())))
     effects = tuple(effect for effect in everything if words & _EFFECTS[effect])
     pool = list(tables)
     if _HIDDEN.search(text) or not effects or not _changes_only(text, pool):

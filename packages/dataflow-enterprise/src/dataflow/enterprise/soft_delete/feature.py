@@ -4,7 +4,8 @@ The database keeps it consistent: unique keys count only what lives, and referen
 lives, so that a parent with live children cannot be deleted, nor a child of a deleted parent be made or restored.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -31,11 +32,11 @@ _DELETES = ("delete", "bulk_delete")
 class SoftDelete:
     """Adds ``deleted_at`` to a model, and makes deletes mark instead of remove."""
 
-    name: ClassVar[str] = "soft_delete"
-    stage: ClassVar[Stage] = Stage.SCOPE
-    before: ClassVar[tuple[str, ...]] = ()
-    after: ClassVar[tuple[str, ...]] = ("tenancy",)
-    capability: ClassVar[str] = "soft_delete"
+    name = "soft_delete"
+    stage = Stage.SCOPE
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ("tenancy",)
+    capability = "soft_delete"
 
     def extend_model(self, draft: ModelDraft) -> None:
         """Add the columns, and the options of deletes and reads."""
@@ -60,7 +61,7 @@ class SoftDelete:
             if plan.options.get("@tenancy") and plan.model.spec.row_key != plan.model.spec.primary_key:
                 plan.authorize(_refuse_across)
             for child, relation in dependents(plan.model):
-                plan.before(lambda call, keys, child=child, relation=relation: _end(child, relation, keys, call))
+                plan.before(partial(_end, child, relation))
 
 
 def _refuse_across(call: Call, fields: tuple[str, ...]) -> None:
@@ -95,7 +96,7 @@ def dependents(model: "BoundModel") -> "list[tuple[BoundModel, BoundRelation]]":
     return found
 
 
-def _end(child: "BoundModel", back: "BoundRelation", keys: list[Any], call: Call) -> Program[None]:
+def _end(child: "BoundModel", back: "BoundRelation", call: Call, keys: list[Any]) -> Program[None]:
     """Delete the children of records, or let go of them, as their foreign key says."""
     declared = child.spec.fields[back.remote].relation
     assert isinstance(declared, ForeignKey)

@@ -1,7 +1,7 @@
 """Strict tenancy: connections without privileges, which the database itself keeps within the call's tenant."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from dataflow.enterprise.tenancy.rows import TENANT
 from dataflow.errors import TenancyError
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class StrictTenancy:
     """Tells connections the tenant of each call; SQL of the user's own cannot change it."""
 
-    name: ClassVar[str] = "tenancy"
-    confines: ClassVar[bool] = True
-    exclusive: ClassVar[bool] = True
+    name = "tenancy"
+    confines = True
+    exclusive = True
 
     def privileged(self, core: "Core", ambient: Mapping[Any, Any]) -> bool:
         """Tell whether a call is one among all tenants."""

@@ -6,7 +6,7 @@ The same models and plans serve all of them; what differs is where a call's conn
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -32,11 +32,11 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 class PlacedTenancy:
     """Lets calls on a model say whose place they mean; the records themselves need no mark."""
 
-    name: ClassVar[str] = "tenancy"
-    stage: ClassVar[Stage] = Stage.SCOPE
-    before: ClassVar[tuple[str, ...]] = ()
-    after: ClassVar[tuple[str, ...]] = ()
-    capability: ClassVar[str] = "multi_tenant"
+    name = "tenancy"
+    stage = Stage.SCOPE
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    capability = "multi_tenant"
 
     def extend_model(self, draft: ModelDraft) -> None:
         """Add the option."""
@@ -79,9 +79,9 @@ class Places:
         prefix: what its name begins with.
     """
 
-    name: ClassVar[str] = "tenancy"
-    confines: ClassVar[bool] = False
-    exclusive: ClassVar[bool] = True
+    name = "tenancy"
+    confines = False
+    exclusive = True
 
     def __init__(self, *, schemas: bool, prefix: str) -> None:
         self.schemas = schemas
@@ -143,7 +143,7 @@ class PlacedDatabase:
         self.blocking = self.main.blocking
         self.closed = False
         self._open: OrderedDict[str, Database] = OrderedDict()
-        self._used: dict[str, int] = {}
+        self._made: set[str] = set()
 
     def _at(self, tenant: str) -> "Database":
         if self.closed:
@@ -173,17 +173,30 @@ class PlacedDatabase:
     async def lease(self, *, write: bool, holder: str, place: str) -> "Session":
         """Wait for a connection to a tenant's place."""
         await self._make_room(place)
+        if place not in self._made:
+            await self._make(place)
         session = await self._at(place).lease(write=write, holder=holder)
         session.place = place
         return session
 
     def lease_blocking(self, *, write: bool, holder: str, place: str) -> "Session":
-        """`lease` for the calling thread."""
+        """`lease` for the calling thread; databases that can be driven so are created by opening them."""
         while len(self._open) >= MOST_OPEN and place not in self._open:
             self._open.popitem(last=False)[1].close_blocking()
         session = self._at(place).lease_blocking(write=write, holder=holder)
         session.place = place
         return session
+
+    async def _make(self, place: str) -> None:
+        """Create the tenant's database where the server has to be asked for it, and this DataFlow may."""
+        core = self.core
+        if not self.places.schemas and core.config["auto_migrate"] and not core.config["existing_schema_mode"]:
+            session = await self.main.lease(write=True, holder="schema")
+            try:
+                await session.run(core.dialect.create_database(f"{self.places.prefix}{place}"))
+            finally:
+                await session.release()
+        self._made.add(place)
 
     async def _make_room(self, place: str) -> None:
         while len(self._open) >= MOST_OPEN and place not in self._open:

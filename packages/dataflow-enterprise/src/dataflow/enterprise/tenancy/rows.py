@@ -4,7 +4,7 @@ Keys begin with the tenant, so that no key, reference or upsert reaches, or tell
 """
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -58,11 +58,11 @@ class RowTenancy:
         strict: whether the database enforces it as well.
     """
 
-    name: ClassVar[str] = "tenancy"
-    stage: ClassVar[Stage] = Stage.SCOPE
-    before: ClassVar[tuple[str, ...]] = ("soft_delete",)
-    after: ClassVar[tuple[str, ...]] = ()
-    capability: ClassVar[str] = "multi_tenant"
+    name = "tenancy"
+    stage = Stage.SCOPE
+    before: tuple[str, ...] = ("soft_delete",)
+    after: tuple[str, ...] = ()
+    capability = "multi_tenant"
 
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict
@@ -112,11 +112,11 @@ def confinement() -> SchemaExtra:
 class Open:
     """Lets the restricted connections of a strict instance use a model that belongs to no tenant."""
 
-    name: ClassVar[str] = "tenancy"
-    stage: ClassVar[Stage] = Stage.SCOPE
-    before: ClassVar[tuple[str, ...]] = ()
-    after: ClassVar[tuple[str, ...]] = ()
-    capability: ClassVar[str] = "strict"
+    name = "tenancy"
+    stage = Stage.SCOPE
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    capability = "strict"
 
     def extend_model(self, draft: ModelDraft) -> None:
         """Ask for the grants."""
