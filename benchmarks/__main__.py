@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bulk, databases, engine, features, footprint, frameworks, lists, single  # noqa: F401  # they register their cases
+from benchmarks import bulk, databases, engine, enterprise, features, footprint, frameworks, lists, single  # noqa: F401  # they register their cases
 from benchmarks.harness import CASES, Outcome, hold, machine
 from dataflow.testing.server import ExistingServer, PostgresServer
 

@@ -18,7 +18,6 @@ from dataflow.operations import BY_NAME
 from dataflow.runtime import LocalRuntime
 
 DIALECTS = ("sqlite", "postgresql")
-WAYS = [(dialect, how) for dialect in DIALECTS for how in ("sync", "async", "workflow")]
 SCHEMAS = count()
 
 
@@ -62,7 +61,10 @@ def shop(request, tmp_path):
     return Shop(request.getfixturevalue("postgres_url"), {"postgres_schema": schema, "pool_size": 2})
 
 
-@pytest.fixture(params=["sync", "async", "workflow", "late"])
+HOWS = ("sync", "async", "workflow", "late")
+
+
+@pytest.fixture(params=HOWS)
 def how(request):
     return request.param
 
@@ -97,7 +99,10 @@ WRITES = {
     "upsert, new": ("upsert", {"where": {"name": "nib"}, "create": {"price": 1}}),
     "upsert, there": ("upsert", {"where": {"name": "ink"}, "create": {"price": 1}, "update": {"price": 6}}),
     "bulk create": ("bulk_create", {"data": [{"name": f"n{i}", "price": i} for i in range(10)]}),
-    "bulk create, batches": ("bulk_create", {"data": [{"name": f"b{i}", "price": i} for i in range(9)], "batch_size": 2}),
+    "bulk create, batches": (
+        "bulk_create",
+        {"data": [{"name": f"b{i}", "price": i} for i in range(9)], "batch_size": 2},
+    ),
     "bulk create, commits": (
         "bulk_create",
         {"data": [{"name": f"c{i}", "price": i} for i in range(9)], "commit_every": 3},
@@ -178,10 +183,18 @@ def test_other_models_and_reads_are_as_free_as_before(shop, how):
         assert call(db, how, "list", "Item", filter={"price": {"$gt": 5}})["count"] == 1
         assert call(db, how, "count", "Item")["count"] == 2
         assert call(db, how, "aggregate", "Item", aggregate={"n": {"$sum": "price"}})["groups"] == [{"n": 12}]
-        assert call(db, how, "bulk_delete", "Item", filter={"price": 5}, confirmation_required=True)["would_delete"] == 1
+        assert (
+            call(db, how, "bulk_delete", "Item", filter={"price": 5}, confirmation_required=True)["would_delete"] == 1
+        )
 
 
-@pytest.mark.parametrize("level", [*EVERY_LEVEL, "field"])
+@pytest.mark.parametrize(
+    ("how", "level"),
+    [
+        *((how, "global") for how in HOWS),
+        *(("sync", level) for level in ("connection", "model", "operation", "runtime", "field")),
+    ],
+)
 def test_unlocked_calls_pass(shop, how, level):
     before = shop.rows()[0]
     policy = EVERY_LEVEL.get(level) or {"field": {"Item": {"price": {"deny": True}}}}
@@ -258,7 +271,10 @@ def test_nodes_of_ones_own_and_streams_are_refused_too(shop):
 
 
 def test_build_lists_every_refused_node_and_names_rule_and_field(shop):
-    policy = {"model": {"Note": {"deny": ["delete"]}}, "field": {"Item": {"price": {"deny": ["update"], "message": "no"}}}}
+    policy = {
+        "model": {"Note": {"deny": ["delete"]}},
+        "field": {"Item": {"price": {"deny": ["update"], "message": "no"}}},
+    }
     with shop.under(policy) as db:
         builder = db.workflow().add_node("NoteDeleteNode", "a", {"id": 1})
         builder.add_node("ItemUpdateNode", "b", {"id": 1, "price": 3})
@@ -313,6 +329,7 @@ def test_a_window_holds_when_the_call_is_made(shop, how):
         assert call(db, how, "delete", "Note", id=1)["deleted"] == 1
 
 
+@pytest.mark.parametrize("how", ["sync", "workflow"])
 @pytest.mark.parametrize(
     ("operation", "params"),
     [
@@ -416,5 +433,3 @@ def test_without_a_policy_nothing_watches():
         assert "protection" not in {guard.name for guard in db.core.guards}
         assert policy_of(db) is None
         assert "protection" not in db.health()["checks"]
-
-

@@ -220,8 +220,8 @@ def disguised(request):
 
     def send(bench, query):
         if request.param == "after others":
-            text = f"SELECT set_config('default_transaction_read_only', 'off', false); UPDATE notes SET text = 'a'; {query}"
-            return bench.sql(text, late=True, validate_queries=False)
+            first = "SELECT set_config('default_transaction_read_only', 'off', false); UPDATE notes SET text = 'a'"
+            return bench.sql(f"{first}; {query}", late=True, validate_queries=False)
         builder = bench.db.workflow()
         if request.param == "in a transaction":
             builder.add_node("TransactionScopeNode", "scope")
@@ -242,7 +242,7 @@ def test_postgresql_itself_refuses_a_write_that_is_disguised_as_a_query(opened, 
     with bench.db.unlocked(reason="a test"):
         bench.sql(FUNCTION.format(schema=bench.db.config["postgres_schema"]), validate_queries=False)
     before = bench.rows()
-    with pytest.raises((WriteProtectedError, DataFlowError), match="refused it as a write|read-only"):
+    with pytest.raises((WriteProtectedError, DataFlowError), match=r"refused it as a write|read-write mode"):
         disguised(bench, query)
     assert bench.rows() == before
     bench.db.express_sync.create("Note", {"text": "the connection is as it was"})
@@ -305,3 +305,26 @@ def test_a_frozen_policy_is_enforced_by_the_database_as_well(opened):
         bench.db.express_sync.update("Item", 1, {"price": 0})
     policy_of(bench.db).thaw()
     assert bench.db.express_sync.update("Item", 1, {"price": 0})["updated"] == 1
+
+
+# -- what no text tells -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("opened", ["sqlite", "memory"], indirect=True)
+def test_sqlite_asks_about_changes_that_triggers_make(opened):
+    bench = opened({"model": {"Item": {"deny": ["delete"]}}, "field": {"Item": {"price": {"deny": ["update"]}}}})
+    with bench.db.unlocked(reason="a test"):
+        for event, action in (("UPDATE", "UPDATE items SET price = 0"), ("DELETE", "DELETE FROM items")):
+            trigger = f"CREATE TRIGGER on_{event} AFTER {event} ON notes BEGIN {action}; END"
+            bench.sql(trigger, validate_queries=False)
+        trigger = "CREATE TRIGGER on_insert AFTER INSERT ON notes BEGIN UPDATE items SET name = 'x'; END"
+        bench.sql(trigger, validate_queries=False)
+    before = bench.rows()
+    with pytest.raises(WriteProtectedError, match=r"SQL that writes to Item\.price"):
+        bench.sql("UPDATE notes SET text = 'fires'")
+    with pytest.raises(WriteProtectedError, match="SQL that writes to Item is"):
+        bench.sql("DELETE FROM notes")
+    assert bench.rows() == before
+    bench.sql("INSERT INTO notes (text, created_at, updated_at) SELECT text, created_at, updated_at FROM notes")
+    assert {item["name"] for item in bench.rows()[0]} == {"x"}
+    with bench.db.unlocked(reason="a test"):
+        bench.sql("DELETE FROM notes")
+    assert bench.rows() == [[], []]

@@ -166,9 +166,6 @@ class ModelOperation:
         """Return every fault of constants known before the run; `partial`: the rest comes by connections."""
         del partial
         problems: list[Problem] = []
-        for feature in self.bound.features:
-            if hasattr(feature, "check_node"):
-                problems += feature.check_node(self, params)
         for name, value in params.items():
             if name not in self.route:
                 problems.append(self.unknown(name))

@@ -113,7 +113,11 @@ class ModelTask(DatabaseTask):
         return name in route if route is not None else name in self.parameters
 
     def check(self) -> list[Problem]:
-        return self.implementation.check(self.constants, partial=True)  # type: ignore[no-any-return]
+        problems: list[Problem] = list(self.implementation.check(self.constants, partial=True))
+        for feature in () if self.bound is None else self.bound.features:
+            if hasattr(feature, "check_node"):
+                problems += feature.check_node(self.implementation, self.constants)
+        return problems
 
     def missing(self, given: set[str]) -> list[str]:
         return self.implementation.missing(given)  # type: ignore[no-any-return]

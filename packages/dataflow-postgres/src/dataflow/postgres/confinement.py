@@ -9,7 +9,7 @@ owner under the schema lock, and is looked at again before it is relied upon; wh
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -282,7 +282,7 @@ class Confining(Dialect):
     def _generated(model: ModelSpec) -> list[str]:
         return [field.name for field in model.fields.values() if field.generated]
 
-    def enforcement_problems(self, models: Iterable[ModelSpec]) -> Program[list[str]]:
+    def enforcement_problems(self, models: Sequence[ModelSpec]) -> Program[list[str]]:
         """List what keeps the database from confining connections, in sentences; empty: nothing.
 
         For a health check, on a connection of the owner's.
@@ -302,7 +302,6 @@ class Confining(Dialect):
                 yield from self._refuse_unsafe(found)
             except ConfigurationError as error:
                 listed.append(f"{error.message}: {error.hint}")
-        models = list(models)
         own: dict[str, Any] = {}
         for model in models:
             rows = yield Command(texts.ENCLOSED), (model.table, role, self._generated(model), _VERSION)

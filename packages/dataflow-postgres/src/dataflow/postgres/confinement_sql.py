@@ -98,7 +98,9 @@ class Function:
     statement: str
 
 
-_START = "pg_catalog.pg_stat_get_backend_start(pg_catalog.current_setting('dataflow.backend', true)::pg_catalog.int4)"
+_START = """\
+pg_catalog.pg_stat_get_backend_start(pg_catalog.substring(
+    pg_catalog.current_setting('dataflow.backend', true), '^[0-9]{1,9}$')::pg_catalog.int4)"""
 """A setting tells where to look, for looking through all connections costs more than all the rest; whoever sets it to
 another's number gets another's start, and no proof fits that."""
 _START_BEFORE_16 = """\

@@ -68,7 +68,7 @@ def _own(table: str, facts: Sequence[bool], *, scoped: bool) -> list[str]:
 
 
 _POLICIES = f"""\
-SELECT concat('table ', $1, ': the policy ', polname, ' lets the restricted role see more')
+SELECT concat('table ', $1::text, ': the policy ', polname, ' lets the restricted role see more')
 FROM pg_policy
 WHERE polrelid = {_TABLE} AND polpermissive AND polname <> $2::name
       AND EXISTS (SELECT FROM unnest(polroles) AS its
@@ -87,8 +87,8 @@ WITH its AS (
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = {_TABLE})
 SELECT CASE
     WHEN key AND NOT $2 = ANY (names)
-    THEN concat('table ', $1, ': the unique key ', relname, ' does not hold ', $2, ': it tells of other tenants')
-    ELSE concat('table ', $1, ': the index ', relname, ' does not begin with ', $2,
+    THEN concat('table ', $1::text, ': the unique key ', relname, ' does not hold ', $2::text, ': it tells of other tenants')
+    ELSE concat('table ', $1::text, ': the index ', relname, ' does not begin with ', $2::text,
                 ': statistics of its use tell which values other tenants have')
     END
 FROM its WHERE names[1] IS DISTINCT FROM $2 AND NOT counted
@@ -111,7 +111,7 @@ WHERE contype = 'f' AND confrelid = {_TABLE}
 ORDER BY conname"""  # noqa: S608
 """A pair of tenants' columns must be among the columns of every reference to a confined table."""
 _PARTS = f"""\
-SELECT concat('table ', inhrelid::regclass, ', a part of ', $1, ': the restricted role may read it past the policies')
+SELECT concat('table ', inhrelid::regclass, ', a part of ', $1::text, ': the restricted role may read it past the policies')
 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = {_TABLE} AND NOT relrowsecurity
       AND has_any_column_privilege($2::name, inhrelid, 'SELECT, INSERT, UPDATE, REFERENCES')"""  # noqa: S608
@@ -124,7 +124,7 @@ WITH RECURSIVE above AS (
     JOIN pg_rewrite ON pg_rewrite.oid = objid
     WHERE ev_class <> its)
 SELECT concat('the ', CASE relkind WHEN 'v' THEN 'view ' ELSE 'materialized view ' END, its::regclass,
-              ' shows the restricted role the rows of table ', $1, ' as its owner sees them',
+              ' shows the restricted role the rows of table ', $1::text, ' as its owner sees them',
               CASE relkind WHEN 'v' THEN ': ALTER VIEW … SET (security_invoker = true)' END)
 FROM above JOIN pg_class ON pg_class.oid = its
 WHERE its <> {_TABLE} AND relkind IN ('v', 'm')

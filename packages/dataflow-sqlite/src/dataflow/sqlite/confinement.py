@@ -9,7 +9,7 @@ name that a statement does not utter is one that it does not mean.
 import re
 import sqlite3
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,10 +36,11 @@ _HARMLESS = frozenset(
         "count", "sum", "total", "avg", "min", "max", "group_concat", "string_agg", "row_number", "rank", "dense_rank",
         "percent_rank", "cume_dist", "ntile", "lag", "lead", "first_value", "last_value", "nth_value", "coalesce",
         "ifnull", "nullif", "iif", "if", "typeof", "length", "lower", "upper", "substr", "substring", "trim", "ltrim",
-        "rtrim", "instr", "round", "likely", "unlikely", "likelihood", "df_tenant",
+        "rtrim", "instr", "round", "likely", "unlikely", "likelihood", "date", "time", "datetime", "julianday",
+        "unixepoch", "current_date", "current_time", "current_timestamp", "df_tenant",
     }
 )  # fmt: skip
-"""Functions that fail for no value they are given in a condition; others wait until a view has chosen its rows."""
+"""Functions that fail for no value: those of rows in a condition, those of groups after it."""
 _REACHED = ("main", None)
 
 
@@ -180,13 +181,24 @@ class Confinement:
         verb = _VERB.match(folded)
         if verb is None or verb[1] not in _VERBS:
             raise _refused("statement")
-        words = _words(folded)
+        found = _IDENTIFIER.findall(folded)
+        words = frozenset(found)
         if any(word.startswith(RESERVED) for word in words):
             raise _refused("system")
-        tables = tuple(name for name in self._tables if _mentions(name, words, folded))
-        walled = bool(tables) and (sql in self._walled or "||" in sql or "collate" in words)
-        past = any(_mentions(name, words, folded) for name in self._leading)
+        tables = tuple(_mentioned(self._tables, words, folded))
+        past = bool(_mentioned(self._leading, words, folded))
+        walled = bool(tables) and (sql in self._walled or self._judges(found, sql))
         return _Text(f"/* {self._number} */ {sql}", words, tables, walled, not words.isdisjoint(_CHANGES), past)
+
+    def _judges(self, words: Sequence[str], sql: str) -> bool:
+        """Tell whether conditions might fail, or take their time, for some rows: then they must see none of others.
+
+        A condition without a query inside, that neither joins texts nor calls any but harmless functions (which the
+        authorizer sees), compares values: it may be merged with the view's own, and use an index with it.
+        """
+        outer = "update" in words or "delete" in words  # has conditions, and no SELECT before them
+        inside = words.count("select") - (not outer)
+        return inside > 0 or "||" in sql or "collate" in words
 
     def _explain(self, error: sqlite3.Error) -> None:
         """Raise what an error means if it comes from what keeps the statement within its tenant."""
@@ -348,7 +360,7 @@ class Confinement:
         """Tell whether a view or trigger is the framework's or a trigger of the file, and nothing that is called so."""
         if source.startswith(RESERVED):  # no statement of the user's own utters that
             return True
-        return source in self._triggers and not _mentions(_folded(source), now.words, now.sql)
+        return source in self._triggers and not _mentioned((_folded(source),), now.words, now.sql)
 
     def _reading(self, now: _Text, name: str, column: str, schema: str | None) -> str:
         if name in ("sqlite_master", "sqlite_schema"):
@@ -394,7 +406,7 @@ class Confinement:
 
     def _led(self, now: _Text, name: str) -> str:
         """Refuse what leads past the views, unless others than the statement mean it, such as a search index itself."""
-        return "past" if _mentions(name, now.words, now.sql) else ""
+        return "past" if _mentioned((name,), now.words, now.sql) else ""
 
     def _carried(self, now: _Text) -> bool:
         """Tell whether an access without source comes from a foreign key that carries rows along.
@@ -412,12 +424,12 @@ def _folded(name: str) -> str:
     return name.translate(_FOLD)
 
 
-def _mentions(name: str, words: frozenset[str], sql: str) -> bool:
-    """Tell whether a statement may mean a name, in whichever quotes."""
-    if _IDENTIFIER.fullmatch(name):
-        return name in words
-    folded = sql.translate(_FOLD)
-    return any(text in folded for text in (name, *(name.replace(quote, quote * 2) for quote in "\"'`")))
+def _mentioned(names: Collection[str], words: frozenset[str], sql: str) -> list[str]:
+    """Return those of some names that a statement may mean, in whichever quotes it puts them."""
+    odd = [name for name in names if not _IDENTIFIER.fullmatch(name)]
+    folded = sql.translate(_FOLD) if odd else ""
+    spelled = [n for n in odd if any(text in folded for text in (n, *(n.replace(q, q * 2) for q in "\"'`")))]
+    return [*sorted(words.intersection(names)), *spelled]
 
 
 def _leading(derived: dict[str, str], tables: set[str], names: set[str]) -> set[str]:
@@ -432,9 +444,7 @@ def _leading(derived: dict[str, str], tables: set[str], names: set[str]) -> set[
     found: set[str] = set()
     while True:
         more = {
-            name
-            for name, sql in derived.items()
-            if name not in found and any(_mentions(table, words[name], sql) for table in tables | found)
+            name for name, sql in derived.items() if name not in found and _mentioned(tables | found, words[name], sql)
         }
         if not more:
             return found

@@ -60,9 +60,7 @@ def requests(
 
 
 class _Counter:
-    """The rows that the statements of one call have changed; among what it does after the commit, so that it is undone
-    with them.
-    """
+    """The rows that one call has changed: among what it does after the commit, for what is undone takes it along."""
 
     rows = 0
 

@@ -122,6 +122,13 @@ class ProtectionGuard:
         rule = self.policy.read_only(labels_of(core))
         return None if rule is None else partial(self._read_only, rule)
 
+    def shield(self, call: "Call", command: "Command") -> "Shield | None":
+        """Return what the database asks about every change that SQL of the user's own makes, where it can ask."""
+        nothing = self.policy == Protection() and not self.policy.frozen
+        if nothing or not (command.named and command.writes) or unlocked(call.core, call.ambient):
+            return None
+        return Shield(self.policy, call.core)
+
     def _disguised(self) -> WriteProtectedError:
         frozen = self.policy.switch.rule
         message = "the SQL reads as a query, and the database refused it as a write"
@@ -131,6 +138,39 @@ class ProtectionGuard:
     def _read_only(self, rule: Rule) -> WriteProtectedError:
         message = f"the database refused a write, for the connection is read-only: {rule}"
         return WriteProtectedError(message, level=rule.level, rule=str(rule), hint=HINT)
+
+
+class Shield:
+    """Judges what a statement does in fact: also by triggers, views and foreign keys, which its text does not tell."""
+
+    def __init__(self, policy: Protection, core: "Core") -> None:
+        self._policy = policy
+        self._labels = labels_of(core)
+        self._models = {model.spec.table.lower(): model for model in core.models.values()}
+        self._error: WriteProtectedError | None = None
+
+    def denies(self, effect: str, table: str, column: str) -> bool:
+        """Tell whether a change is refused.
+
+        Args:
+            effect: create, update or delete.
+            table: its name.
+            column: which is changed; "" where all may be.
+        """
+        bound = self._models.get(table.lower())
+        if bound is None:
+            return False
+        fields = () if effect == "delete" else (column,) if column else tuple(bound.fields)
+        request = Request("sql", effect, bound.name, fields, self._labels, UNCOUNTED)
+        decision = self._policy.decide(request, _now)
+        if not decision.permitted:
+            self._error = decision.error(request)
+        return not decision.permitted
+
+    def error(self) -> WriteProtectedError:
+        """Return the error of what was refused."""
+        assert self._error is not None
+        return self._error
 
 
 def _now() -> datetime:

@@ -92,8 +92,16 @@ class Places:
         return PlacedDatabase(core, self)
 
     def place(self, core: "Core", ambient: Mapping[Any, Any]) -> str:
-        """Return whose place a call belongs to."""
-        return place_of(core, ambient)
+        """Return whose place a call belongs to.
+
+        Raises:
+            TenancyError: no tenant is known, or its id cannot be part of a name.
+        """
+        tenant = place_of(core, ambient)
+        if len(self.prefix) + len(tenant) > LONGEST:
+            msg = f"the name of the tenant's place is longer than {LONGEST} bytes"
+            raise TenancyError(msg, hint="choose a shorter id, or a shorter tenant_database_prefix", code="bad-tenant")
+        return tenant
 
     def privileged(self, core: "Core", ambient: Mapping[Any, Any]) -> bool:
         """Grant nothing: there are no restricted connections."""
@@ -161,13 +169,8 @@ class PlacedDatabase:
         url = core.config.url
         if places.schemas:
             settings["postgres_schema"] = f"{places.prefix}{tenant}"
-            too_long = settings["postgres_schema"]
         else:
             url = places.url(url, tenant)
-            too_long = os.path.basename(url.path)
-        if len(too_long.encode()) > LONGEST:
-            msg = f"the name of the tenant's place is longer than {LONGEST} bytes"
-            raise TenancyError(msg, hint="choose a shorter id, or a shorter tenant_database_prefix", code="bad-tenant")
         return core.dialect.connect(url, Config(settings, core.config.explicit, url))
 
     async def lease(self, *, write: bool, holder: str, place: str) -> "Session":
