@@ -428,6 +428,7 @@ def test_a_policy_reads_at_once(tmp_path):
             RULES[8],
             '[runtime] deny = ["write"], days = ["sat", "sun"], from = 22:00:00, until = 06:00:00, zone = "Asia/Tokyo"',
         ),
+        (Rule("runtime", window=WHOLE_SUNDAY), '[runtime] deny = true, days = ["sun"], zone = "Asia/Tokyo"'),
         (Rule("runtime", connections=["a"]), '[runtime] deny = true, connections = ["a"]'),
     ],
 )

@@ -244,3 +244,29 @@ def test_deleting_counts_as_a_change_of_the_version(opening):
     assert x.read("Author", 1, include_deleted=True)["version"] == 2
     assert x.read("Page", 1, include_deleted=True)["version"] == 2
     assert x.call("restore", "Author", id=1, version=2)["version"] == 3
+
+
+def test_a_delete_whose_filter_looks_at_the_children_it_deletes_reaches_the_parent(opening):
+    x = filled(opening(), "cascade")
+    assert x.call("delete", "Book", conditions={"pages": {"number": 2}, "title": "Ann one"})["deleted"] == 1
+    assert x.bulk_delete("Author", filter={"books": {"title": "Bob one"}}, return_ids=True) == {"deleted": 1, "ids": [2]}
+    assert counts(x) == (1, 1, 2)
+
+
+def test_many_parents_are_deleted_by_their_keys(opening):
+    x = library(opening(), "cascade")
+    x.bulk_create("Author", [{"name": str(n)} for n in range(2500)])
+    x.bulk_create("Book", [{"author_id": n + 1, "title": "t"} for n in range(2500)])
+    assert x.bulk_delete("Author", filter={"id": {"$gt": 3}})["deleted"] == 2497
+    assert counts(x) == (3, 3, 0)
+
+
+def test_what_is_deleted_cannot_be_deleted_again_on_purpose(opening):
+    x = filled(opening())
+    for call in (
+        lambda: x.delete("Page", 1, include_deleted=True),
+        lambda: x.bulk_delete("Page", filter={"number": 1}, include_deleted=True),
+        lambda: x.bulk_delete("Page", filter={"number": 1}, include_deleted=True, confirmation_required=True),
+    ):
+        with pytest.raises(InputError, match="soft_delete=False"):
+            call()

@@ -380,3 +380,39 @@ def test_instances_have_surroundings_of_their_own(opening):
         x.create("Ticket", {"id": "1"})
         with pytest.raises(TenancyError):
             y.list("Ticket")
+
+
+def test_among_all_tenants_nothing_is_upserted_or_changed_by_a_key_of_several(opening):
+    db = opening()
+    x, _ = both(db)
+    with db.all_tenants(reason="test"):
+        for call in (
+            lambda: x.upsert("Customer", {"email": "ann@x"}, {"name": "z"}),
+            lambda: x.bulk_upsert("Customer", [{"email": "ann@x", "name": "z"}], ["email"]),
+            lambda: x.bulk_update("Ticket", data=[{"id": "T1", "text": "z"}]),
+            lambda: x.bulk_update("Ticket", data=[{"id": "T1", "text": {"$set": "z"}}]),
+            lambda: x.bulk_delete("Ticket", ids=["T1"]),
+        ):
+            with pytest.raises(TenancyError):
+                call()
+        assert {r["name"] for r in x.list("Customer")["records"]} == {"acme", "bolt"}
+        assert {r["text"] for r in x.list("Ticket")["records"]} == {"acme", "bolt"}
+
+
+def test_among_all_tenants_a_relation_stays_within_the_tenant_of_its_record(opening):
+    db = opening()
+    x, _ = both(db)
+
+    @db.model
+    class Stub:
+        ticket_id: str
+        __dataflow__ = {"multi_tenant": True}
+
+    with db.tenant("bolt"):
+        x.create("Stub", {"ticket_id": "T1"})
+    with db.all_tenants(reason="test"):
+        stub = x.list("Stub", include=["ticket"], fields=["ticket_id"])["records"][0]
+        assert (stub["ticket"]["text"], set(stub)) == ("bolt", {"ticket_id", "ticket"})
+        assert x.count("Stub", {"ticket": {"text": "acme"}})["count"] == 0
+        found = {t["text"]: t["stubs"] for t in x.list("Ticket", include=["stubs"])["records"]}
+        assert (found["acme"], len(found["bolt"])) == ([], 1)

@@ -94,6 +94,7 @@ class Core:
         self.all_guards = plugins.guards(settings)
         self.guards: tuple[specs.Guard, ...] = ()
         self._sealing: list[Any] = []
+        self._shielding: list[Any] = []
         self.confined = any(guard.confines for guard in self.all_guards)
         if self.confined:
             self.database.confine(lambda: [model.spec for model in self.models.values()])
@@ -118,6 +119,7 @@ class Core:
         awake = [guard for guard in self.all_guards if not hasattr(guard, "active") or guard.active(self)]
         self.guards = tuple(awake)
         self._sealing = [guard for guard in awake if hasattr(guard, "seal")]
+        self._shielding = [guard for guard in awake if hasattr(guard, "shield")]
 
     def register(self, cls: type, namespace: Mapping[str, Any], place: str) -> None:
         """Turn a class into a bound model with nodes.
@@ -458,6 +460,15 @@ class Core:
                     if error.code != "read-only":
                         raise
                     raise refused() from error
+        for guard in self._shielding:
+            shield = guard.shield(call, step[0])
+            if shield is not None:
+                try:
+                    return (yield from self.dialect.shielded(call.session, step, shield.denies))
+                except DatabaseError as error:
+                    if error.code != "denied":
+                        raise
+                    raise shield.error() from error
         return (yield step)
 
     def _entered(self, command: Command, call: Call) -> Program[None]:

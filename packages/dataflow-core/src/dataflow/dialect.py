@@ -319,6 +319,15 @@ class Dialect:
         raise self._cannot("read_only")
         yield
 
+    def shielded(self, session: Session, step: Step, denies: Callable[[str, str, str], bool]) -> Program[Any]:
+        """Send a statement; where the database can, it asks ``denies(effect, table, column)`` about each change.
+
+        `effect` is create, update or delete. What is denied is a DatabaseError with the code "denied". Here nothing is
+        asked.
+        """
+        del session, denies
+        return (yield step)
+
     def enclosed(self, model: "ModelSpec") -> Program[bool]:
         """Tell whether the database keeps the rows of a model within its scope, whatever SQL is sent."""
         del model

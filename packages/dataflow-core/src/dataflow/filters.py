@@ -167,7 +167,10 @@ class FilterCompiler:
     ) -> "ColumnElement[bool]":
         target = at.model.target(relation)
         inner = at.related(target, target.table.alias())
-        joined = [inner.table.c[relation.remote] == at.table.c[relation.local], *inner.predicates]
+        shared = [name for name in target.spec.scope if name in at.model.spec.scope]
+        joined = [inner.table.c[relation.remote] == at.table.c[relation.local]]
+        joined += [inner.table.c[name] == at.table.c[name] for name in shared]
+        joined += inner.predicates
         if value is None and not dotted:
             self.next += 1
             return sa.not_(sa.exists().where(*joined))

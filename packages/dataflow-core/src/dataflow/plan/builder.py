@@ -4,7 +4,7 @@ SQLAlchemy Core compiles once per shape; afterwards a plan is SQL text, slots fo
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from dataflow import later
 from dataflow.dialect import COUNT, ROWS, Command, Convert, Program
 from dataflow.errors import InputError, Problem
+from dataflow.filters import bucket
 from dataflow.plan.stages import Stage
 from dataflow.session import Call
 from dataflow.types import INT_MAX, ValueRefused
@@ -30,6 +31,10 @@ Authorization = Callable[[Call, tuple[str, ...]], None]
 Conflict = Callable[[Call, list[Any]], None]
 Prelude = Callable[[Call, list[Any]], Program[None]]
 Around = Callable[[Call], Any]
+
+
+AT_ONCE = 1000
+"""Keys that a statement names."""
 
 
 class Slot(NamedTuple):
@@ -57,11 +62,12 @@ class Plan:
         plain: whether one step is all there is to it, with nothing to undo afterwards.
         probe: finds the keys of the rows that only what features expect excludes, or None.
         targets: finds the keys of the rows that the statement is about to change, or None.
+        keyed: the statement for rows by their keys, given the size of the list; only where there are `targets`.
     """
 
     __slots__ = (
         "_binders", "_pairs", "_slots", "authorizations", "columns", "command", "conflicts", "decode", "guards",
-        "model", "notifications", "operation", "plain", "preludes", "probe", "records", "targets", "unmatched",
+        "keyed", "model", "notifications", "operation", "plain", "preludes", "probe", "records", "targets", "unmatched",
         "written",
     )  # fmt: skip
 
@@ -92,6 +98,7 @@ class Plan:
         self.written = builder.written
         self.probe: Plan | None = None
         self.targets: Plan | None = None
+        self.keyed: Callable[[int], Plan] = _no_keys
         self.plain = not (self.guards or self.records or self.notifications or self.preludes)
 
     def arguments(self, values: list[Any], call: Call) -> list[Any]:
@@ -126,17 +133,29 @@ class Plan:
     def run(self, values: list[Any], call: Call) -> Program[Any]:
         """Execute: one step, then guards, records of the same transaction, and notes for after the commit."""
         arguments = self.arguments(values, call)
-        if self.targets is not None:
-            rows = yield self.targets.command, self.targets.arguments(values, call)
-            if rows:
-                keys = [self.targets.key_of(row) for row in rows]
-                for prelude in self.preludes:
-                    yield from prelude(call, keys)
-        reply = yield self.command, arguments
+        if self.targets is None:
+            reply = yield self.command, arguments
+        else:
+            reply = yield from self._run_by_keys(self.targets, values, call)
         if not reply and (self.conflicts or self.unmatched):
             yield from self.missed(values, call)
         if not self.plain:
             yield from self.follow(reply, call)
+        return reply
+
+    def _run_by_keys(self, targets: "Plan", values: list[Any], call: Call) -> Program[Any]:
+        """Find the rows first, and change just these: what preludes do may be what the filter looks at."""
+        rows = yield targets.command, targets.arguments(values, call)
+        keys = [targets.key_of(row) for row in rows]
+        if keys:
+            for prelude in self.preludes:
+                yield from prelude(call, keys)
+        reply: Any = 0 if self.command.returns == COUNT else []
+        step = AT_ONCE if len(self.model.spec.primary_key) == 1 else AT_ONCE // 10
+        for start in range(0, len(keys), step):
+            part = keys[start : start + step]
+            plan = self.keyed(bucket(len(part)))
+            reply = reply + (yield plan.command, plan.arguments([*values, part], call))
         return reply
 
     def missed(self, values: list[Any], call: Call) -> Program[None]:
@@ -171,6 +190,15 @@ class Plan:
             for record in self.records:
                 yield from record(call, rows)
             call.after_commit += [partial(note, call, rows) for note in self.notifications]
+
+
+def _no_keys(size: int) -> Plan:
+    raise AssertionError(size)
+
+
+def _part(row: int, place: int, field: "BoundField") -> Convert:
+    """Return what takes one part of one key out of a list of keys; the last stands in where there are fewer."""
+    return lambda keys: field.filter_operand(keys[min(row, len(keys) - 1)][place])
 
 
 def refused_problem(label: str, refused: ValueRefused, **where: str | int) -> Problem:
@@ -238,6 +266,7 @@ class PlanBuilder:
         self.row_options: dict[str, ColumnElement[Any]] = {}
         self.replacement: Callable[[PlanBuilder], Any] | None = None
         self._undoing = False
+        self._own = 0  # predicates of features, which come first
         if root is None:
             self.slots: dict[str, tuple[int | Binder, Convert | None, str]] = {}
             self.binders: list[Binder] = []
@@ -362,6 +391,7 @@ class PlanBuilder:
         for feature in self.model.features:
             self._undoing = feature.stage < Stage.DECODE
             feature.extend_plan(self)
+        self._own = len(self.predicates)
         return self
 
     def related(self, model: "BoundModel", table: Any) -> "PlanBuilder":
@@ -452,7 +482,44 @@ class PlanBuilder:
             if self.preludes:
                 targets = self.restrict(keys).with_for_update()
                 plan.targets = self._compiled(targets, operands, names, ROWS, writes=False, bare=True)
+                plan.keyed = cache(partial(self._keyed, operands, columns, returns))
         return plan
+
+    def _keyed(self, operands: int, columns: Sequence[str], returns: str, size: int) -> Plan:
+        """Compile the statement for rows given by their keys, a list of at most `size`, after the call's operands."""
+        wanted = self.predicates
+        self.predicates = [*wanted[: self._own], self._among(operands, size)]
+        try:
+            if self.replacement is not None:
+                statement = self.replacement(self)
+            elif self.statement == "update":
+                statement = self.restrict(sa.update(self.table).values(self.sets))
+            else:
+                statement = self.restrict(sa.delete(self.table))
+            if columns:
+                statement = statement.returning(*self.returned(columns))
+            return self._compiled(statement, operands + 1, columns, returns, writes=True, bare=True)
+        finally:
+            self.predicates = wanted
+
+    def _among(self, index: int, size: int) -> "ColumnElement[bool]":
+        names = self.model.spec.primary_key
+        fields = [self.field(name) for name in names]
+        if len(names) == 1:
+
+            def bind(convert: Any) -> Any:
+                return self.operand(index, convert, names[0])
+
+            dialect = self.model.core.dialect
+            return dialect.in_list(self.table.c[names[0]], fields[0].type, fields[0].filter_operand, bind, size)
+        alternatives = [
+            sa.and_(*[
+                self.table.c[name] == self.operand(index, _part(row, place, field), name, like=self.table.c[name])
+                for place, (name, field) in enumerate(zip(names, fields, strict=True))
+            ])
+            for row in range(size)
+        ]  # fmt: skip
+        return sa.or_(*alternatives)
 
     def _compiled(
         self,

@@ -136,12 +136,21 @@ class BulkUpdate(_ByFilter):
         return Result({"updated": count, **({"ids": keys} if ids else {})})
 
     def _compile(
-        self, found: list[ch.Change], document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool
+        self,
+        found: list[ch.Change],
+        document: Mapping[str, Any],
+        limit: int | None,
+        extra: Any,
+        *,
+        ids: bool,
+        by_key: bool = False,
     ) -> Plan:
         problems = ch.change_problems(self.bound, found)
         if problems:
             raise self.bound.refuse(problems, self.name)
-        builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra)).apply_features()
+        builder = PlanBuilder(self.bound, self.name, "update", options=dict(extra))
+        builder.by_key = by_key
+        builder.apply_features()
         ch.compile_changes(builder, found)
         used = self.scope(builder, document, len(found), limit)
         statement = builder.restrict(sa.update(builder.table)).values(builder.sets)
@@ -294,6 +303,7 @@ class BulkUpdate(_ByFilter):
         new = sa.table(ROWS_TABLE, *[sa.column(f"c{i}", table.c[name].type) for i, name in enumerate(names)])
         shaping = {**dict(extra), **dict.fromkeys(options, True)}
         builder = PlanBuilder(self.bound, self.name, "update", options=shaping)
+        builder.by_key = True
         builder.row_options = {name: new.c[f"c{i}"] for i, name in enumerate(names) if name in options}
         builder.apply_features()
         builder.written = changed
@@ -328,7 +338,7 @@ class BulkUpdate(_ByFilter):
                 inner = tuple(shaping.items())
                 plan = self.bound.plans.get(
                     ("bulk_update_rows", shape_key, ids, inner),
-                    partial(self._compile, found, key, None, inner, ids=ids),
+                    partial(self._compile, found, key, None, inner, ids=ids, by_key=True),
                 )
                 call.options = {**around, **expected}
                 item = _Item(index, operands, plan.arguments(operands, call), call.options, self.scalar(key))
@@ -480,7 +490,7 @@ class BulkDelete(_ByFilter):
                 raise self.bound.refuse(problems, self.name)
             hint = "pass confirmed=True to delete every record, or give a filter"
             raise self.fault("an empty filter would delete every record", hint, "unconfirmed")
-        body = self._delete(documents, limit, extra, call, ids=ids)
+        body = self._delete(documents, limit, extra, call, ids=ids, by_key="ids" in options)
         return (yield from body if len(documents) == 1 else atomic(call, body))
 
     def _documents(self, options: Mapping[str, Any], limit: int | None) -> list[Mapping[str, Any]]:
@@ -500,22 +510,27 @@ class BulkDelete(_ByFilter):
         return by_keys(self.bound.spec.primary_key, [self.key_filter(key) for key in keys])
 
     def _delete(
-        self, documents: list[Mapping[str, Any]], limit: int | None, extra: Any, call: Call, *, ids: bool
+        self, documents: list[Mapping[str, Any]], limit: int | None, extra: Any, call: Call, *, ids: bool, by_key: bool
     ) -> Program[dict[str, Any]]:
         deleted = 0
         keys: list[Any] = []
         for document in documents:
             operands: list[Any] = []
-            key = ("bulk_delete", shape(document, operands), limit is None, ids, extra)
-            plan: Plan = self.bound.plans.get(key, partial(self._compile, document, limit, extra, ids=ids))
+            key = ("bulk_delete", by_key, shape(document, operands), limit is None, ids, extra)
+            compile_ = partial(self._compile, document, limit, extra, ids=ids, by_key=by_key)
+            plan: Plan = self.bound.plans.get(key, compile_)
             operands += [] if limit is None else [limit]
             count, found = yield from self.finish(plan, operands, call, ids=ids)
             deleted += count
             keys += found
         return Result({"deleted": deleted, **({"ids": keys} if ids else {})})
 
-    def _compile(self, document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool) -> Plan:
-        builder = PlanBuilder(self.bound, self.name, "delete", options=dict(extra)).apply_features()
+    def _compile(
+        self, document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool, by_key: bool
+    ) -> Plan:
+        builder = PlanBuilder(self.bound, self.name, "delete", options=dict(extra))
+        builder.by_key = by_key
+        builder.apply_features()
         used = self.scope(builder, document, 0, limit)
         statement = builder.restrict(sa.delete(builder.table))
         return self.returning(builder, statement, used, ids=ids)

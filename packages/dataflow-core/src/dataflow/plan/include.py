@@ -51,7 +51,16 @@ def _no_relation(model: "BoundModel", name: str) -> Problem:
 
 def needed(bound: "BoundModel", tree: Tree) -> set[str]:
     """Return the fields that the relations of a tree start from."""
-    return {bound.relations[name].local for name in tree}
+    needs: set[str] = set()
+    for name in tree:
+        relation = bound.relations[name]
+        needs |= {relation.local, *_shared(bound, bound.target(relation))}
+    return needs
+
+
+def _shared(bound: "BoundModel", target: "BoundModel") -> list[str]:
+    """Return the fields of the scope that both models have: a relation never leaves it."""
+    return [name for name in target.spec.scope if name in bound.spec.scope]
 
 
 def attach(
@@ -70,11 +79,12 @@ def attach(
             found += [plan.decode(row) for row in rows]
         if branch:
             yield from attach(target, found, branch, call, options)
+        shared = _shared(bound, target)
         groups: dict[Any, list[dict[str, Any]]] = {}
         for record in found:
-            groups.setdefault(record[relation.remote], []).append(record)
+            groups.setdefault((record[relation.remote], *[record[name] for name in shared]), []).append(record)
         for record in records:
-            group = groups.get(record[relation.local], [])
+            group = groups.get((record[relation.local], *[record[name] for name in shared]), [])
             record[name] = [dict(item) for item in group] if relation.many else (dict(group[0]) if group else None)
 
 

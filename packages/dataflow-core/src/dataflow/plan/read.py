@@ -267,13 +267,13 @@ def count_rows(
     """Count the records that match a filter."""
 
     def build() -> Plan:
-        builder = PlanBuilder(operation.bound, "count", "select", options=dict(extra))
+        builder = PlanBuilder(operation.bound, operation.name, "select", options=dict(extra))
         builder.apply_features()
         operation.compile_filter(builder, document)
         statement = builder.restrict(sa.select(sa.func.count()).select_from(builder.table))
         return builder.compile(statement, operands=len(operands))
 
-    plan: Plan = operation.bound.plans.get(("count", filter_shape, extra), build)
+    plan: Plan = operation.bound.plans.get(("count", operation.name, filter_shape, extra), build)
     rows = yield from run_plan(plan, operands, call)
     return int(rows[0][0])
 

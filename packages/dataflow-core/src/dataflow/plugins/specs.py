@@ -201,6 +201,8 @@ class Guard(Protocol):
 
     ``seal(call, command) -> Callable[[], DataFlowError] | None``: where it returns a function, the database refuses the
     command if it writes, and what the function returns is raised then.
+    ``shield(call, command) -> Shield | None``: its ``denies(effect, table, column) -> bool`` is asked, by databases that
+    can, about each change of a statement; where one was denied, its ``error()`` is raised.
     ``active(core) -> bool``: whether it has something to watch over, asked when a model was registered; calls of a
     DataFlow without active guards cost nothing for them.
     ``schema(core, ambient) -> None``: asked before tables are created; raises to refuse it.

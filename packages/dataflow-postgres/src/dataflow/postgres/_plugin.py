@@ -18,8 +18,6 @@ def dataflow_dialects() -> Iterable[DialectSpec]:
         "regex": "emulated: patterns are translated to PostgreSQL's language",
         "isolation": "full",
         "concurrent_writers": "full",
-        "context": "full",
-        "confinement": "full",
     }
     schemes = ("postgresql", "postgres", "postgresql+asyncpg")
     return [DialectSpec("postgresql", schemes, "dataflow.postgres.dialect:PostgreSQL", capabilities)]

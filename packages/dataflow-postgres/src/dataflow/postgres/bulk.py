@@ -90,8 +90,8 @@ class Bulk(Dialect):
         return written, returned
 
     def _may_stage(self) -> Program[bool]:
-        """Tell whether the user may create temporary tables; asked once."""
-        if self.stages is None:
+        """Tell whether the user may create temporary tables; asked once, where there is one user."""
+        if self.stages is None or self.confinement.models is not None:
             rows = yield Command("SELECT has_database_privilege(current_database(), 'TEMP')"), ()
             self.stages = bool(rows[0][0])
         return self.stages
@@ -171,11 +171,12 @@ class Bulk(Dialect):
             return (yield from self._inserted(own, rows, most_parameters))
         columns = (*insert.columns, str(generated))
         names = ", ".join(map(self.quote, columns))
+        head = f"INSERT INTO {self.quote(insert.table)} ({names}) VALUES "  # noqa: S608
+        group = f"{insert.group[:-1]}, {self.placeholder(len(columns))})"
+        types = (*insert.types, sa.BigInteger())
         own = attrs.evolve(
-            own, head=f"INSERT INTO {self.quote(insert.table)} ({names}) VALUES ", tail="", returning=0,
-            columns=columns, types=(*insert.types, sa.BigInteger()), arguments=(),
-            group=f"{insert.group[:-1]}, {self.placeholder(len(columns))})",
-        )  # fmt: skip
+            own, head=head, group=group, tail="", columns=columns, types=types, returning=0, arguments=()
+        )
         written, _ = yield from self._inserted(own, rows.beside(numbers), most_parameters)
         return written, [(number,) for number in numbers]
 

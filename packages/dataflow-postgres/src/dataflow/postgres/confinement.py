@@ -1,10 +1,10 @@
 """Tenancy that the server itself enforces: a role without privileges, policies on the tables, a tenant that is proven.
 
-Calls that are not privileged get connections of a role that owns nothing and that row-level security binds. Its policies
-compare a row's tenant with `dataflow_tenant()`, which believes the connection's settings only with a proof that the
-framework alone can make (`dataflow.postgres.proof`). Everything lies in the DataFlow's own schema, is made by its
-owner under the schema lock, and is looked at again before it is relied upon; what an administrator has to look at says
-`dataflow.postgres.inspection`.
+Calls that are not privileged get connections of a role that owns nothing and that row-level security binds. Policies
+compare a row's tenant with `dataflow_tenant()`, which believes a connection's settings only with a proof that the
+framework alone can make (`dataflow.postgres.proof`). Everything lies in the DataFlow's own schema, is made by its owner
+under the schema lock, and is looked at again when a process starts. The rest of the catalogs is looked at, never
+changed, by `dataflow.postgres.inspection`.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from typing import Any
 
 import attrs
 
-from dataflow.config import DatabaseURL
+from dataflow.config import DatabaseURL, parse_url
 from dataflow.dialect import COUNT, Command, Dialect, Program, Session
-from dataflow.errors import ConfigurationError, DatabaseError, DataFlowError, NotYetAvailable
+from dataflow.errors import ConfigurationError, DataFlowError, NotYetAvailable
 from dataflow.model import ModelSpec
 from dataflow.postgres import confinement_sql as texts
 from dataflow.postgres.inspection import problems
@@ -40,11 +40,15 @@ class Confinement:
         url: of the restricted role, where an administrator has prepared one.
         creates: whether what is missing may be made.
         models: the registered models; None: connections are not confined.
+        base: what all tables share, once it was found.
+        making: whether it is being made, in a transaction that may yet be undone.
     """
 
     url: DatabaseURL | None = attrs.field(repr=False)
     creates: bool
     models: Callable[[], Iterable[ModelSpec]] | None = None
+    base: "Restricted | None" = attrs.field(default=None, repr=False)
+    making: bool = False
 
     def covers(self, table: str) -> bool:
         """Tell whether the rows of a table are confined."""
@@ -173,8 +177,16 @@ class Confining(Dialect):
         inner, outer, password = keys[0]
         return Restricted(role, password, Key(inner, outer), place, hides)
 
+    def _known(self) -> Program[Restricted | None]:
+        """Return what `_found` returns, which is looked at once, not for each model."""
+        found = self.confinement.base or (yield from self._found())
+        if not self.confinement.making:
+            self.confinement.base = found
+        return found
+
     def _make_base(self) -> Program[tuple[Place, str]]:
         """Make what all tables share: the tables of key and role, the role, the functions. Returns place and role."""
+        self.confinement.making = True
         place = yield from self._place()
         role, schema = self._role(place), self.quote(place.schema)
         for sql in texts.make_tables(schema):
@@ -207,18 +219,17 @@ class Confining(Dialect):
         if stored and flags:
             return
         password = stored[0][0] if stored else secrets.token_urlsafe(32)
-        verb = "ALTER" if flags else "CREATE"
-        sql = f"{verb} ROLE {name} {texts.ROLE_OPTIONS} PASSWORD '{verifier(password)}'"
+        made = f"ALTER ROLE {name} LOGIN" if flags else f"CREATE ROLE {name} {texts.ROLE_OPTIONS}"
         by_hand = f"CREATE ROLE {name} {texts.ROLE_OPTIONS} PASSWORD '…'"
         hint = f"have an administrator run: {by_hand}; then set postgres_tenant_url to a URL of that role"
         if not place.creates_roles:
             msg = f"the user {place.user} may not create the role that confined connections need"
             raise ConfigurationError(msg, hint=hint, code="no-createrole")
         try:
-            yield Command(sql, COUNT, writes=True), ()
+            yield Command(f"{made} PASSWORD '{verifier(password)}'", COUNT, writes=True), ()
             if place.hides:
                 yield Command(f"ALTER ROLE {name} SET track_activities = off", COUNT, writes=True), ()
-        except (DatabaseError, DataFlowError) as error:
+        except DataFlowError as error:
             msg = f"the user {place.user} could not make the role that confined connections need"
             raise ConfigurationError(msg, hint=hint, code="no-createrole") from error
         yield Command(texts.KEEP_ROLE.format(schema=schema), COUNT, writes=True), (role, password)
@@ -240,7 +251,7 @@ class Confining(Dialect):
 
     # -- the tables -------------------------------------------------------------------------------------------------
     def enclosed(self, model: ModelSpec) -> Program[bool]:
-        found = yield from self._found()
+        found = yield from self._known()
         if found is None:
             return False
         rows = yield Command(texts.ENCLOSED), (model.table, found.role, self._generated(model), _VERSION)
@@ -260,7 +271,7 @@ class Confining(Dialect):
         if len(model.scope) > 1:
             msg = f"the scope of model {model.name} has several fields, and a policy compares one"
             raise NotYetAvailable(msg, hint="let the scope be the tenant's field alone", code="unsupported")
-        found = yield from self._found()
+        found = yield from self._known()
         place, role = (yield from self._make_base()) if found is None else (found.place, found.role)
         table, name = self.quote(model.table), self.quote(role)
         for sql in texts.grants(table, name):
@@ -311,7 +322,11 @@ class Confining(Dialect):
 
 
 def tenant_url(text: str | None) -> DatabaseURL | None:
-    """Read the setting postgres_tenant_url."""
-    from dataflow.config import parse_url
-
-    return None if text is None else parse_url(text)
+    """Read the setting postgres_tenant_url. Raises ConfigurationError for one that is no such URL."""
+    if text is None:
+        return None
+    url = parse_url(text)
+    if not url.scheme.startswith("postgres"):
+        msg = "the setting postgres_tenant_url is no URL of PostgreSQL"
+        raise ConfigurationError(msg, hint="write postgresql://user:password@host/database", code="bad-url")
+    return url

@@ -66,7 +66,7 @@ ENCLOSED = f"""\
 SELECT has_table_privilege($2::name, its.oid, 'SELECT') AND has_table_privilege($2::name, its.oid, 'INSERT')
        AND has_table_privilege($2::name, its.oid, 'UPDATE') AND has_table_privilege($2::name, its.oid, 'DELETE')
        AND (SELECT coalesce(bool_and(has_sequence_privilege($2::name, counter, 'USAGE')), true)
-            FROM unnest($3::text[]) AS its_column, pg_get_serial_sequence(its.oid::regclass::text, its_column) AS counter
+            FROM unnest($3::text[]) AS named, pg_get_serial_sequence(its.oid::regclass::text, named) AS counter
             WHERE counter IS NOT NULL),
        has_table_privilege($2::name, its.oid, 'TRUNCATE') OR has_table_privilege($2::name, its.oid, 'REFERENCES')
        OR has_table_privilege($2::name, its.oid, 'TRIGGER'),
@@ -77,7 +77,8 @@ SELECT has_table_privilege($2::name, its.oid, 'SELECT') AND has_table_privilege(
                      AND obj_description(oid, 'pg_policy') = concat('dataflow:', $4::int, ':', {_DIGEST})),
        EXISTS (SELECT FROM pg_policy
                WHERE polrelid = its.oid AND polname = 'dataflow_owner' AND polcmd = '*' AND polpermissive
-                     AND polroles @> ARRAY[relowner] AND NOT polroles && ARRAY[0::oid, to_regrole(quote_ident($2::name))::oid]
+                     AND polroles @> ARRAY[relowner]
+                     AND NOT polroles && ARRAY[0::oid, to_regrole(quote_ident($2::name))::oid]
                      AND pg_get_expr(polqual, polrelid) = 'true' AND pg_get_expr(polwithcheck, polrelid) = 'true')
 FROM pg_class AS its WHERE its.oid = {_TABLE}"""  # noqa: S608
 """Whether the role has its privileges, whether it has others, whether policies bind everybody, and whether the role's
@@ -155,18 +156,20 @@ def functions(schema: str, version: int) -> dict[str, Function]:
     tenant = f"SELECT {schema}.dataflow_proven({_START if version >= 160_000 else _START_BEFORE_16})"
     proven = _PROVEN.replace("{schema}", schema)
     advance = _ADVANCE.replace("{schema}", literal.replace("%", "%%"))
+    read = "STABLE PARALLEL RESTRICTED"  # parallel workers are processes of their own
     heads = {
-        "dataflow_proven": ("started timestamptz", f"text LANGUAGE plpgsql STABLE PARALLEL RESTRICTED {_DEFINER}", proven),
-        "dataflow_tenant": ("", "text LANGUAGE sql STABLE PARALLEL RESTRICTED", tenant),
-        "dataflow_advance": (
-            "of_table text, of_column text, highest bigint", f"void LANGUAGE plpgsql VOLATILE {_DEFINER}", advance
+        "dataflow_proven(started timestamptz)": (f"text LANGUAGE plpgsql {read} {_DEFINER}", proven),
+        "dataflow_tenant()": (f"text LANGUAGE sql {read}", tenant),
+        "dataflow_advance(of_table text, of_column text, highest bigint)": (
+            f"void LANGUAGE plpgsql {_DEFINER}",
+            advance,
         ),
-    }  # fmt: skip
+    }
     return {
-        name: Function(
-            body, f"CREATE OR REPLACE FUNCTION {schema}.{name}({arguments}) RETURNS {rest} AS {_quoted(body)}"
+        head.partition("(")[0]: Function(
+            body, f"CREATE OR REPLACE FUNCTION {schema}.{head} RETURNS {rest} AS {_quoted(body)}"
         )
-        for name, (arguments, rest, body) in heads.items()
+        for head, (rest, body) in heads.items()
     }
 
 
@@ -176,11 +179,11 @@ def _quoted(body: str) -> str:
 
 def make_tables(schema: str) -> list[str]:
     """Return what makes the tables that are the owner's alone."""
-    return [
-        f"CREATE TABLE IF NOT EXISTS {schema}.dataflow_tenant_key "
-        "(place text PRIMARY KEY, inner_key bytea NOT NULL, outer_key bytea NOT NULL)",
-        f"CREATE TABLE IF NOT EXISTS {schema}.dataflow_tenant_role (role text PRIMARY KEY, password text NOT NULL)",
-    ]
+    tables = {
+        "dataflow_tenant_key": "place text PRIMARY KEY, inner_key bytea NOT NULL, outer_key bytea NOT NULL",
+        "dataflow_tenant_role": "role text PRIMARY KEY, password text NOT NULL",
+    }
+    return [f"CREATE TABLE IF NOT EXISTS {schema}.{name} ({columns})" for name, columns in tables.items()]
 
 
 def make_base(schema: str, role: str, version: int) -> list[str]:
@@ -224,5 +227,5 @@ def condition(column: str, kind: str, schema: str) -> str:
         kind: its type, as the server writes it.
         schema: of the function, quoted.
     """
-    tenant = f"(SELECT {schema}.dataflow_tenant())"  # noqa: S608
+    tenant = f"(SELECT {schema}.dataflow_tenant())"
     return f"{column} = {tenant if kind == 'text' else f'CAST({tenant} AS {kind})'}"

@@ -25,8 +25,8 @@ from dataflow.jsontext import dump_json, dump_json_column, load_json
 from dataflow.model import ModelSpec
 from dataflow.naming import snake
 from dataflow.postgres.bulk import Bulk
-from dataflow.postgres.confinement import Confinement, Confining, tenant_url
 from dataflow.postgres.changelog import ChangeLog
+from dataflow.postgres.confinement import Confinement, Confining, tenant_url
 from dataflow.postgres.expressions import Expressions
 from dataflow.session import COMMIT, ROLLBACK
 

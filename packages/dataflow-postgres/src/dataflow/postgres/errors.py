@@ -144,7 +144,7 @@ def _tenancy(error: asyncpg.PostgresError) -> e.TenancyError | None:
         return e.TenancyError(msg, hint="leave the tenant's field out: it is set", code="other-tenant")
     if text.startswith("dataflow: the tenant"):
         msg = "SQL of the user's own has changed what the connection knows of its tenant"
-        return e.TenancyError(msg, hint='name the tenant around the call: with db.tenant("acme"):', code="forged-tenant")
+        return e.TenancyError(msg, hint='name it around the call: with db.tenant("acme"):', code="forged-tenant")
     return None
 
 

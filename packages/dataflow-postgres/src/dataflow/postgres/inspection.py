@@ -72,22 +72,24 @@ SELECT concat('table ', $1::text, ': the policy ', polname, ' lets the restricte
 FROM pg_policy
 WHERE polrelid = {_TABLE} AND polpermissive AND polname <> $2::name
       AND EXISTS (SELECT FROM unnest(polroles) AS its
-                  WHERE CASE its WHEN 0 THEN true ELSE pg_has_role(to_regrole(quote_ident($2::name)), its, 'MEMBER') END)
+                  WHERE CASE its WHEN 0 THEN true
+                        ELSE pg_has_role(to_regrole(quote_ident($2::name)), its, 'MEMBER') END)
 ORDER BY polname"""  # noqa: S608
 _INDEXES = f"""\
 WITH its AS (
-    SELECT pg_class.relname, indisunique OR indisexclusion AS key, indisprimary,
+    SELECT pg_class.relname, indisunique OR indisexclusion AS key,
            ARRAY(SELECT attname::text FROM unnest(indkey::int2[]) WITH ORDINALITY AS listed (number, place)
                  LEFT JOIN pg_attribute ON attrelid = indrelid AND attnum = number AND number <> 0
                  WHERE place <= indnkeyatts ORDER BY place) AS names,
            EXISTS (SELECT FROM pg_attribute
                    WHERE attrelid = indrelid AND attnum = indkey[0] AND indnkeyatts = 1
-                         AND (attidentity <> '' OR pg_get_serial_sequence(attrelid::regclass::text, attname) IS NOT NULL))
+                         AND pg_get_serial_sequence(attrelid::regclass::text, attname) IS NOT NULL)
            AS counted
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = {_TABLE})
 SELECT CASE
     WHEN key AND NOT $2 = ANY (names)
-    THEN concat('table ', $1::text, ': the unique key ', relname, ' does not hold ', $2::text, ': it tells of other tenants')
+    THEN concat('table ', $1::text, ': the unique key ', relname, ' does not hold ', $2::text,
+                ': it tells of other tenants')
     ELSE concat('table ', $1::text, ': the index ', relname, ' does not begin with ', $2::text,
                 ': statistics of its use tell which values other tenants have')
     END
@@ -111,7 +113,8 @@ WHERE contype = 'f' AND confrelid = {_TABLE}
 ORDER BY conname"""  # noqa: S608
 """A pair of tenants' columns must be among the columns of every reference to a confined table."""
 _PARTS = f"""\
-SELECT concat('table ', inhrelid::regclass, ', a part of ', $1::text, ': the restricted role may read it past the policies')
+SELECT concat('table ', inhrelid::regclass, ', a part of ', $1::text,
+              ': the restricted role may read it past the policies')
 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = {_TABLE} AND NOT relrowsecurity
       AND has_any_column_privilege($2::name, inhrelid, 'SELECT, INSERT, UPDATE, REFERENCES')"""  # noqa: S608

@@ -265,6 +265,8 @@ class PostgresSession:
         """Let the server know of the call that the connection serves: names that are not given are empty."""
         link, pooled = self._link, bool(self._pool.pooled)
         if pooled and not link.raw.is_in_transaction():
+            if not any(wanted.values()):
+                return  # nothing is known there anyway
             msg = "behind a pooler in transaction mode, a connection keeps nothing of a call but in a transaction"
             hint = "put a TransactionScopeNode before the nodes, or name the server itself in the URL"
             raise ConfigurationError(msg, hint=hint, code="pooler")

@@ -20,19 +20,28 @@ MASK = "'***'"
 _WIDEST = 40
 """Columns per JSON object: SQLite's functions take 100 arguments; what goes beyond is nested under `$more`."""
 _TABLES = (
-    f"CREATE TABLE IF NOT EXISTS dataflow_audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL DEFAULT {NOW}, "
-    "tbl TEXT NOT NULL, record TEXT NOT NULL, tenant TEXT, action TEXT NOT NULL, old TEXT, new TEXT) STRICT",
+    f"""\
+CREATE TABLE IF NOT EXISTS dataflow_audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL DEFAULT {NOW}, tbl TEXT NOT NULL, record TEXT NOT NULL,
+    tenant TEXT, action TEXT NOT NULL, old TEXT, new TEXT) STRICT""",
     "CREATE INDEX IF NOT EXISTS ix_dataflow_audit_record ON dataflow_audit (tbl, record, seq)",
-    "CREATE TABLE IF NOT EXISTS dataflow_audit_seal (seq INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT, "
-    "actor TEXT NOT NULL, run TEXT, node TEXT, hash TEXT NOT NULL) STRICT",
-    "INSERT INTO dataflow_audit_seal (seq, actor, hash) SELECT 0, '', '' "
-    "WHERE NOT EXISTS (SELECT 1 FROM dataflow_audit_seal)",
-    "CREATE TABLE IF NOT EXISTS dataflow_audit_purged (seq INTEGER PRIMARY KEY, chain TEXT NOT NULL, "
-    "n INTEGER NOT NULL, hash TEXT NOT NULL, purge INTEGER NOT NULL) STRICT",
+    """\
+CREATE TABLE IF NOT EXISTS dataflow_audit_seal (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT, actor TEXT NOT NULL, run TEXT, node TEXT, hash TEXT NOT NULL)
+STRICT""",
+    """\
+INSERT INTO dataflow_audit_seal (seq, actor, hash)
+SELECT 0, '', '' WHERE NOT EXISTS (SELECT 1 FROM dataflow_audit_seal)""",
+    """\
+CREATE TABLE IF NOT EXISTS dataflow_audit_purged (
+    seq INTEGER PRIMARY KEY, chain TEXT NOT NULL, n INTEGER NOT NULL, hash TEXT NOT NULL, purge INTEGER NOT NULL)
+STRICT""",
     "CREATE TABLE IF NOT EXISTS dataflow_audit_checkpoint (number INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT",
-    "CREATE VIEW IF NOT EXISTS dataflow_audit_entries AS SELECT e.seq, e.at, e.tbl, e.record, "
-    "coalesce(e.tenant, s.tenant) AS tenant, coalesce(s.actor, 'unknown') AS actor, s.run, s.node, e.action, e.old, "
-    "e.new, e.seq AS n, s.hash FROM dataflow_audit e LEFT JOIN dataflow_audit_seal s ON s.seq = e.seq",
+    """\
+CREATE VIEW IF NOT EXISTS dataflow_audit_entries AS
+SELECT e.seq, e.at, e.tbl, e.record, coalesce(e.tenant, s.tenant) AS tenant, coalesce(s.actor, 'unknown') AS actor,
+       s.run, s.node, e.action, e.old, e.new, e.seq AS n, s.hash
+FROM dataflow_audit e LEFT JOIN dataflow_audit_seal s ON s.seq = e.seq""",
 )
 KEPT = ("dataflow_audit", "dataflow_audit_seal", "dataflow_audit_purged", "dataflow_audit_checkpoint")
 """Tables that take rows and never change or lose them."""
@@ -42,7 +51,7 @@ def _kept(table: str) -> dict[str, str]:
     """Return the triggers that make a table append-only: name -> SQL."""
     number = "number" if table.endswith("checkpoint") else "seq"
     refuse = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-    twice = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {number} = NEW.{number})"  # INSERT OR REPLACE
+    twice = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {number} = NEW.{number})"  # noqa: S608  # INSERT OR REPLACE
     whens = {"update": "BEFORE UPDATE", "delete": "BEFORE DELETE", "insert": "BEFORE INSERT"}
     return {
         f"{table}_no_{what}": f"CREATE TRIGGER {table}_no_{what} {when} ON {table} "
@@ -354,7 +363,8 @@ class ChangeLog(Dialect):
             f"{columns.image('r')} AS image FROM {quoted} r) "
             "SELECT h.record, CASE WHEN l.record IS NULL THEN 'unknown' ELSE 'other' END FROM here h "
             "LEFT JOIN last l ON l.record = h.record WHERE l.new IS NOT h.image UNION ALL "
-            "SELECT l.record, 'absent' FROM last l WHERE l.new IS NOT NULL AND l.record NOT IN (SELECT record FROM here)"
+            "SELECT l.record, 'absent' FROM last l "
+            "WHERE l.new IS NOT NULL AND l.record NOT IN (SELECT record FROM here)"
         )
         rows = yield Command(sql), ()
         return [tuple(row) for row in rows]
@@ -379,19 +389,31 @@ class ChangeLog(Dialect):
 
     def log_value(self, kind: t.FieldType) -> Convert | None:
         """Return what turns a value of an image into the driver's; None for identity."""
-        return {"float": _float, "bytes": _bytes}.get(kind.storage)
+        if kind.storage == "float":
+            return _float
+        return _bytes if kind.storage == "bytes" else _plain
+
+
+class _Typed(str):
+    """A text of a table that is not STRICT, in whatever column it stands."""
+
+    __slots__ = ()
+
+
+def _plain(value: Any) -> Any:
+    return str.__str__(value) if type(value) is _Typed else value
 
 
 def _float(value: Any) -> Any:
-    return float(value) if isinstance(value, str) else value
+    return float(value) if type(value) is str else _plain(value)
 
 
 def _bytes(value: Any) -> Any:
-    return bytes.fromhex(value) if isinstance(value, str) else value
+    return bytes.fromhex(value) if type(value) is str else _plain(value)
 
 
 def _typed(value: Any) -> Any:
     if not isinstance(value, str) or value == "***":
         return value
-    readers: dict[str, Convert] = {"i": int, "r": float, "b": bytes.fromhex, "t": str}
+    readers: dict[str, Convert] = {"i": int, "r": float, "b": bytes.fromhex, "t": _Typed}
     return readers[value[0]](value[1:])

@@ -6,6 +6,7 @@ to qualify (CREATE INDEX … ON, REFERENCES).
 
 from typing import Any
 
+from sqlalchemy import Table
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteIdentifierPreparer
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
@@ -17,9 +18,10 @@ class _Preparer(SQLiteIdentifierPreparer):
 
 
 class _Compiler(SQLiteCompiler):
-    def visit_table(self, *table: Any, **options: Any) -> Any:
-        text = super().visit_table(*table, **options)  # type: ignore[no-untyped-call]
-        return f"main.{text}" if options.get("asfrom") else text
+    def visit_table(self, table: Any, *more: Any, **options: Any) -> Any:
+        text = super().visit_table(table, *more, **options)  # type: ignore[no-untyped-call]
+        stored = isinstance(table, Table)  # not a name that stands for a CTE
+        return f"main.{text}" if stored and options.get("asfrom") else text
 
 
 class ExactDialect(SQLiteDialect_pysqlite):

@@ -5,7 +5,7 @@ The rule is written here once more than in the dialects, on purpose: what verifi
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import attrs
@@ -163,50 +163,62 @@ def chain_name(entry: Entry) -> str:
 class Follower:
     """Follows one chain, entry by entry, over the stubs of purged ones.
 
+    A chain that was purged to its end begins anew with the record's next entry.
+
     Args:
-        stubs: place in the chain -> stub.
+        stubs: of the chain, in the order of their numbers.
     """
 
-    def __init__(self, stubs: Mapping[int, Stub]) -> None:
-        self._stubs = stubs
+    def __init__(self, stubs: Sequence[Stub]) -> None:
+        self._all = stubs
+        self._stubs: dict[int, Stub] = {}
         self._next = 1
         self._prev: str | None = ""
         self._seq = 0
+        self._begun = False
 
     def follow(self, entry: Entry) -> list[Fault]:
         """Return the faults of the next entry."""
-        where = {"seq": entry.seq, "table": entry.tbl, "record": entry.record}
-        faults: list[Fault] = []
+        if not self._begun:
+            self._begun = True
+            self._stubs = {stub.n: stub for stub in _current(self._all, entry)}
+
+        def fault(kind: str, detail: str) -> Fault:
+            return Fault(kind, detail, entry.seq, entry.tbl, entry.record)
+
         if entry.n < self._next:
-            return [Fault("reordered", f"place {entry.n} of the chain is taken twice", **where)]  # type: ignore[arg-type]
+            return [fault("reordered", f"place {entry.n} of the chain is taken twice")]
+        faults = []
         if entry.n in self._stubs:
-            faults.append(Fault("forged", "the entry was purged, and is there", **where))  # type: ignore[arg-type]
-        faults += self.skip_to(entry.n, where)
+            faults.append(fault("forged", "the entry was purged, and is there"))
+        gap = self._skip_to(entry.n)
+        if gap:
+            faults.append(fault("missing", f"the chain lacks {gap}"))
         if entry.seq <= self._seq:
-            faults.append(Fault("reordered", "the entry is older than the one before it in the chain", **where))  # type: ignore[arg-type]
+            faults.append(fault("reordered", "the entry is older than the one before it in the chain"))
         if entry.hash is None:
-            faults.append(Fault("missing", "the entry has no seal", **where))  # type: ignore[arg-type]
+            faults.append(fault("missing", "the entry has no seal"))
         elif self._prev is not None and hash_of(self._prev, entry) != entry.hash:
-            faults.append(Fault("tampered", "the entry does not have the hash it was written with", **where))  # type: ignore[arg-type]
+            faults.append(fault("tampered", "the entry does not have the hash it was written with"))
         self._next, self._prev, self._seq = entry.n + 1, entry.hash, entry.seq
         return faults
 
-    def skip_to(self, place: int, where: Mapping[str, Any]) -> list[Fault]:
-        """Go over stubs to a place in the chain; what lacks between is missing."""
+    def _skip_to(self, place: int) -> str:
+        """Go over stubs to a place in the chain; return what lacks between."""
         while self._next < place and self._next in self._stubs:
             stub = self._stubs[self._next]
             self._next, self._prev, self._seq = stub.n + 1, stub.hash, stub.seq
         if self._next == place:
-            return []
+            return ""
         gap = f"{self._next}" if self._next == place - 1 else f"{self._next} to {place - 1}"
-        after = [n for n in self._stubs if self._next < n < place]
-        self._prev = self._stubs[place - 1].hash if place - 1 in after else None
-        self._next = place
-        return [Fault("missing", f"the chain lacks {gap}", **where)]
+        last = self._stubs.get(place - 1)
+        self._next, self._prev = place, None if last is None else last.hash
+        return gap
 
-    @property
-    def reached(self) -> int:
-        """The last place in the chain, stubs included."""
-        while self._next in self._stubs:
-            self._next += 1
-        return self._next - 1
+
+def _current(stubs: Sequence[Stub], first: Entry) -> list[Stub]:
+    """Return the stubs of the chain that goes on to an entry, without those of chains that ended before it."""
+    if first.n == 1:
+        return [stub for stub in stubs if stub.seq > first.seq]
+    begins = [stub.seq for stub in stubs if stub.n == 1 and stub.seq < first.seq]
+    return [stub for stub in stubs if not begins or stub.seq >= begins[-1]]

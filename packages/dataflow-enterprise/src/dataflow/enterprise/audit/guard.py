@@ -17,9 +17,14 @@ class AuditGuard:
     confines = False
     exclusive = False
 
+    def __init__(self) -> None:
+        self._recording = False
+
     def active(self, core: Any) -> bool:
-        """Tell whether a model is audited; escapes are recorded all the same."""
-        return any(feature.name == "audit" for model in core.models.values() for feature in model.features)
+        """Tell whether a model is audited, or somebody passed a guard."""
+        return self._recording or any(
+            feature.name == "audit" for model in core.models.values() for feature in model.features
+        )
 
     def privileged(self, core: Any, ambient: Mapping[Any, Any]) -> bool:
         """Grant nothing."""
@@ -47,12 +52,20 @@ class AuditGuard:
         Raises:
             SchemaError: there is no log, and this DataFlow may not create one.
         """
+        self._recording = True
+        if self not in core.guards:  # the entry has to name the actor
+            core.guards = (*core.guards, self)
+        return self._record(core, name, reason)
+
+    @staticmethod
+    def _record(core: Any, name: str, reason: str) -> Program[None]:
         log = change_log(core.dialect)
         if not (yield from log.log_present()):
             if not core.config["auto_migrate"] or core.config["existing_schema_mode"]:
                 msg = "there is no audit log to record this in"
                 hint = "allow it to be made: DataFlow(auto_migrate=True, existing_schema_mode=False)"
                 raise SchemaError(msg, hint=hint, code="missing-extra")
+            yield from core.dialect.before_tables(())
             yield from log.log_create()
         yield from log.log_note(name, name, dump_json({"reason": reason}))
 

@@ -73,9 +73,7 @@ def record_key(bound: "BoundModel", image: Mapping[str, Any], log: ChangeLog) ->
     return values[0] if len(values) == 1 else tuple(values)
 
 
-def difference(
-    old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, bound: "BoundModel | None"
-) -> list[str]:
+def difference(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, bound: "BoundModel | None") -> list[str]:
     """Return the fields in which two images differ, in the order of the model."""
     before, after = old or {}, new or {}
     hidden = set() if bound is None else {column.name for column in bound.spec.hidden}

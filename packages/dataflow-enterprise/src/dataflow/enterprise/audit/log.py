@@ -12,6 +12,7 @@ from dataflow.enterprise.audit.chain import Checkpoint, Report
 from dataflow.enterprise.audit.dialects import change_log
 from dataflow.enterprise.audit.images import decode_image, stored_image
 from dataflow.errors import InputError, Problem, SchemaError
+from dataflow.plan.operation import KEY
 from dataflow.session import Call, atomic
 
 if TYPE_CHECKING:
@@ -57,13 +58,11 @@ class _Log:
             raise SchemaError(msg, hint=hint, code="missing-extra")
         return (yield from program)
 
-    def _whole(self, call: Call, program: Program[T]) -> Program[T]:
-        """Run a program that has to see one state of the database."""
-        return atomic(call, self._there(program), isolation="REPEATABLE_READ")
-
-    def _locked(self, call: Call, program: Program[T]) -> Program[T]:
-        """Run a program that locks before it looks."""
-        return atomic(call, self._there(program))
+    def _body(self, program: Program[T], call: Call, how: str) -> Program[T]:
+        """Run a program as it needs it: "read" (one statement), "whole" (one state of the database), "locked"."""
+        if how == "read":
+            return self._there(program)
+        return atomic(call, self._there(program), isolation="REPEATABLE_READ" if how == "whole" else None)
 
     def _verify(self, model: str | None, checkpoint: Given | Iterable[Given] | None) -> Program[Report]:
         models = self._audited() if model is None else [self._model(model)]
@@ -90,7 +89,7 @@ class _Log:
             if faults:
                 raise bound.refuse(faults, "audit")
             del fields
-            key = found.get(trail.KEY, found.get("id"))
+            key = found.get(KEY, found.get("id"))
             stored = None if key is None else operation._stored(key, None)  # noqa: SLF001
             return trail.read_entries(self._core, bound, trail.Wanted(key=stored, **attributes))
         unknown = set(options) - {"actor", "date_range", "limit", "cursor", "newest_first"}
@@ -158,15 +157,12 @@ class AuditLog(_Log):
         db: the DataFlow.
     """
 
-    async def _run(self, program: Program[T], *, locked: bool = False) -> T:
+    async def _run(self, program: Program[T], how: str = "whole") -> T:
         await self._core.ensure(self._audited())
         call, _ = self._core._schema_call()  # noqa: SLF001
-        body = self._locked(call, program) if locked else self._whole(call, program)
-        return await self._core.run(body, call, write=True, holder="audit")
+        return await self._core.run(self._body(program, call, how), call, write=how != "read", holder="audit")
 
-    async def verify(
-        self, model: str | None = None, checkpoint: Given | Iterable[Given] | None = None
-    ) -> Report:
+    async def verify(self, model: str | None = None, checkpoint: Given | Iterable[Given] | None = None) -> Report:
         """Follow every chain, compare the tables with the log, and check all checkpoints.
 
         Args:
@@ -181,7 +177,7 @@ class AuditLog(_Log):
 
         It is signed where the setting `audit_key` is given. Writers wait meanwhile.
         """
-        return await self._run(whole.take_checkpoint(self._core, self._key()), locked=True)
+        return await self._run(whole.take_checkpoint(self._core, self._key()), "locked")
 
     async def purge(self, older_than: datetime, *, reason: str) -> int:
         """Remove entries of before an instant; return how many.
@@ -193,11 +189,11 @@ class AuditLog(_Log):
             older_than: an aware datetime.
             reason: why.
         """
-        return await self._run(self._purge(older_than, reason), locked=True)
+        return await self._run(self._purge(older_than, reason), "locked")
 
     async def entries(self, model: str | None = None, **options: Any) -> dict[str, Any]:
         """Return entries, of one model (options as for its AuditNode) or of all, with those about no record."""
-        return await self._run(self._entries(model, options))
+        return await self._run(self._entries(model, options), "read")
 
     async def replay(self, model: str, *, at: datetime | None = None) -> list[dict[str, Any]]:
         """Return the records of a model as the log tells them, now or at an instant, by primary key."""
@@ -207,17 +203,17 @@ class AuditLog(_Log):
 class AuditLogSync(_Log):
     """`AuditLog` for synchronous code."""
 
-    def _run(self, program: Program[T], *, locked: bool = False) -> T:
+    def _run(self, program: Program[T], how: str = "whole") -> T:
         core = self._core
         call, _ = core._schema_call()  # noqa: SLF001
-        body = self._locked(call, program) if locked else self._whole(call, program)
+        body, write = self._body(program, call, how), how != "read"
         if core.database.blocking:
             core.ensure_blocking(self._audited())
-            return core.run_blocking(body, call, write=True, holder="audit")
+            return core.run_blocking(body, call, write=write, holder="audit")
 
         async def run() -> T:
             await core.ensure(self._audited())
-            return await core.run(body, call, write=True, holder="audit")
+            return await core.run(body, call, write=write, holder="audit")
 
         return _loop.run(run())
 
@@ -227,15 +223,15 @@ class AuditLogSync(_Log):
 
     def seal(self) -> Checkpoint:
         """`AuditLog.seal` in the calling thread."""
-        return self._run(whole.take_checkpoint(self._core, self._key()), locked=True)
+        return self._run(whole.take_checkpoint(self._core, self._key()), "locked")
 
     def purge(self, older_than: datetime, *, reason: str) -> int:
         """`AuditLog.purge` in the calling thread."""
-        return self._run(self._purge(older_than, reason), locked=True)
+        return self._run(self._purge(older_than, reason), "locked")
 
     def entries(self, model: str | None = None, **options: Any) -> dict[str, Any]:
         """`AuditLog.entries` in the calling thread."""
-        return self._run(self._entries(model, options))
+        return self._run(self._entries(model, options), "read")
 
     def replay(self, model: str, *, at: datetime | None = None) -> list[dict[str, Any]]:
         """`AuditLog.replay` in the calling thread."""

@@ -5,7 +5,7 @@ import binascii
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -16,8 +16,7 @@ from dataflow.enterprise.audit.images import decode_image, difference, order_of,
 from dataflow.errors import InputError, Problem, TenancyError, suggest
 from dataflow.operations import OperationKind
 from dataflow.plan.operation import KEY, ModelOperation, Result
-from dataflow.plugins.specs import NodeSpec
-from dataflow.plugins.specs import Parameter as P
+from dataflow.plugins.specs import NodeSpec, Parameter
 from dataflow.session import Call
 from dataflow.types import ValueRefused, kind
 
@@ -35,14 +34,16 @@ TRAIL = OperationKind(
     "AuditNode",
     "dataflow.enterprise.audit.trail:Trail",
     (
-        P("id", "key", doc="Only entries about this record. `record_id` is the same."),
-        P("action_type", "str or list[str]", doc=f"Only these: {', '.join(ACTIONS)}."),
-        P("date_range", "dict", doc="{'start': …, 'end': …}, inclusive, UTC; a date as end covers its whole day."),
-        P("actor", "str", doc="Only what this actor did."),
-        P("field", "str", doc="Only entries that changed this field."),
-        P("limit", "int", doc="Most entries to return."),
-        P("cursor", "str", doc="next_cursor of the page before."),
-        P("newest_first", "bool", default=False, doc="Begin with the latest entry."),
+        Parameter("id", "key", doc="Only entries about this record. `record_id` is the same."),
+        Parameter("action_type", "str or list[str]", doc=f"Only these: {', '.join(ACTIONS)}."),
+        Parameter(
+            "date_range", "dict", doc="{'start': …, 'end': …}, inclusive, UTC; a date as end covers its whole day."
+        ),
+        Parameter("actor", "str", doc="Only what this actor did."),
+        Parameter("field", "str", doc="Only entries that changed this field."),
+        Parameter("limit", "int", doc="Most entries to return."),
+        Parameter("cursor", "str", doc="next_cursor of the page before."),
+        Parameter("newest_first", "bool", default=False, doc="Begin with the latest entry."),
     ),
     outputs=("entries", "count", "has_more", "next_cursor"),
     writes=False,
@@ -324,10 +325,10 @@ class Trail(ModelOperation):
             faults.append(Problem(error.code, error.message, error.hint))
         if faults:
             return {}, faults
-        start, end = found.pop("range")  # type: ignore[misc]
+        start, end = cast("tuple[datetime | None, datetime | None]", found.pop("range"))
         return {**found, "start": start, "end": end, "limit": limit, "newest_first": newest_first}, []
 
-    def _field(self, name: Any) -> str | None | Problem:
+    def _field(self, name: Any) -> str | Problem | None:
         if name is None:
             return None
         if not isinstance(name, str):
@@ -367,7 +368,8 @@ class Trail(ModelOperation):
         """
         if not self.bound.spec.scope:
             return None
-        given, around = call.options.get("tenant_id"), call.around("tenant")
+        given: str | None = call.options.get("tenant_id")
+        around: str | None = call.around("tenant")
         if given is not None and around is not None and given != around:
             msg = "tenant_id names another tenant than the one around the call"
             raise TenancyError(msg, hint="leave tenant_id out, or leave the block", code="tenant-mismatch")
@@ -379,7 +381,7 @@ class Trail(ModelOperation):
         return tenant
 
 
-def _named(actor: Any) -> str | None | Problem:
+def _named(actor: Any) -> str | Problem | None:
     if actor is None or isinstance(actor, str):
         return actor
     return Problem("bad-parameter", f"actor takes a text, got {kind(actor)}")

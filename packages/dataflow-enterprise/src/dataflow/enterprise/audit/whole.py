@@ -1,4 +1,4 @@
-"""Programs that prove the log whole: following its chains, comparing tables with it, taking and checking checkpoints."""
+"""What proves the log whole: chains are followed, tables compared with it, checkpoints taken and checked."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -39,7 +39,12 @@ class _Pages:
         values: its values.
     """
 
-    _kinds: Mapping[str, t.FieldType] = {"seq": t.IntType(), "n": t.IntType(), "tbl": t.StrType(), "record": t.StrType()}
+    _kinds: Mapping[str, t.FieldType] = {
+        "seq": t.IntType(),
+        "n": t.IntType(),
+        "tbl": t.StrType(),
+        "record": t.StrType(),
+    }
 
     def __init__(self, core: "Core", order: tuple[str, ...], where: str, values: tuple[Any, ...]) -> None:
         self.log = change_log(core.dialect)
@@ -132,17 +137,17 @@ class Verifier:
     # -- chains -----------------------------------------------------------------------------------------------------
     def _chains(self, stubs: list[Stub]) -> Program[None]:
         order = ("seq",) if self.log.log_single else ("tbl", "record", "n")
-        by_chain: dict[str, dict[int, Stub]] = {}
+        by_chain: dict[str, list[Stub]] = {}
         for stub in stubs:
-            by_chain.setdefault(stub.chain, {})[stub.n] = stub
+            by_chain.setdefault(stub.chain, []).append(stub)
         found = pages(self.core, order)
-        follower, name = Follower(by_chain.get("", {})), ("", "")
+        follower, name = Follower(by_chain.get("", ())), ("", "")
         while entries := (yield from found.next()):
             for entry in entries:
                 if not self.log.log_single and (entry.tbl, entry.record) != name:
                     name = (entry.tbl, entry.record)
                     self.images.clear()
-                    follower = Follower(by_chain.get(chain_name(entry), {}))
+                    follower = Follower(by_chain.get(chain_name(entry), ()))
                 self.faults += follower.follow(entry)
                 self._look(entry, purged=bool(stubs))
 
@@ -185,11 +190,15 @@ class Verifier:
         for purge, digest in digests.items():
             recorded = self.purges.get(purge)
             if recorded is None or (recorded.get("removed"), recorded.get("digest")) != (digest.count, digest.hex()):
-                self.faults.append(Fault("forged", "what is left of purged entries is not as the purge recorded", purge))
+                self.faults.append(
+                    Fault("forged", "what is left of purged entries is not as the purge recorded", purge)
+                )
         for seq, recorded in self.purges.items():
             if seq not in digests and recorded.get("removed"):
                 self.faults.append(Fault("missing", "what the purge left of its entries is gone", seq))
-            self.notes.append(f"entry {seq}: {recorded.get('removed')} entries were purged, up to {recorded.get('before')}")
+            self.notes.append(
+                f"entry {seq}: {recorded.get('removed')} entries were purged, up to {recorded.get('before')}"
+            )
 
     # -- tables -----------------------------------------------------------------------------------------------------
     def _compare(self, model: "BoundModel") -> Program[None]:
@@ -213,12 +222,14 @@ class Verifier:
             if one.number > len(kept) or kept[one.number - 1] != one:
                 detail = f"checkpoint {one.number}, which was kept elsewhere, is not the one the database holds"
                 self.faults.append(Fault("checkpoint", detail))
-        found = yield from digests(self.core, {one.last for one in wanted})
+        sums = yield from digests(self.core, {one.last for one in wanted})
         good = 0
         for one in wanted:
-            count, digest = found[one.last]
+            count, digest = sums[one.last]
             if not one.genuine(self.key):
-                self.faults.append(Fault("checkpoint", f"the signature of checkpoint {one.number} is not that of the key"))
+                self.faults.append(
+                    Fault("checkpoint", f"the signature of checkpoint {one.number} is not that of the key")
+                )
             elif (one.count, one.digest) != (count, digest):
                 detail = f"the entries up to {one.last} are not those that checkpoint {one.number} covers"
                 self.faults.append(Fault("checkpoint", detail, one.last))
@@ -315,8 +326,8 @@ def purge(core: "Core", before: datetime, reason: str) -> Program[int]:
     encode = core.dialect.encoder(instant)
     stored = before if encode is None else encode(before)
     goes = (
-        f"at < {log.log_parameter(1, instant)} AND action <> 'purge' AND NOT (new IS NOT NULL AND seq = (SELECT max(l.seq) "  # noqa: S608
-        f"FROM dataflow_audit l WHERE l.tbl = {log.log_source}.tbl AND l.record = {log.log_source}.record))"
+        f"at < {log.log_parameter(1, instant)} AND action <> 'purge' AND NOT (new IS NOT NULL AND seq = ("  # noqa: S608
+        f"SELECT max(l.seq) FROM dataflow_audit l WHERE l.tbl = {log.log_source}.tbl AND l.record = {log.log_source}.record))"
     )
     digest = Digest()
     source = pages(core, ("seq",), goes, [stored])

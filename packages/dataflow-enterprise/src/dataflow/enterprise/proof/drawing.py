@@ -29,19 +29,23 @@ WORDS = ("open", "paid", "sent", "", "a_b%c")
 MOMENT = datetime(2020, 2, 2, tzinfo=UTC)
 
 
-def draw(rng: Random, world: World, kind: str = "") -> Op:
+def draw(rng: Random, world: World, kind: str = "", model: str = "") -> Op:
     """Draw an operation.
 
     Args:
         rng: the source.
         world: what is there.
         kind: which operation; any when left out.
+        model: on which model; any when left out.
     """
-    model = rng.choice(list(MODELS))
+    model = model or rng.choice(list(MODELS))
     kind = kind or rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))[0]
     if kind in ("restore", "purge") and not world.shop.has(model, "soft_delete"):
         soft = [name for name in MODELS if world.shop.has(name, "soft_delete")]
         kind, model = (kind, rng.choice(soft)) if soft else ("update", model)
+    if kind in ("restore", "purge"):
+        gone = [name for name in MODELS if any(not world.lives(name, row) for row in world.tables[name])]
+        kind, model = (kind, rng.choice(gone)) if gone else (rng.choice((kind, "delete", "delete", "bulk_delete")), model)
     return _Draw(rng, world, model, kind).op()
 
 

@@ -130,6 +130,8 @@ class Execution:
         for row in rows:
             if "tenant_id" in row and self.tenant is None and self.op.kind == "bulk_update":
                 raise Open
+            if self.op.kind == "bulk_create" and self._collecting:
+                continue
             if self.shop.scoped(self.model) and row.get("tenant_id", self.tenant) != self.tenant:
                 self.errors |= {w.OTHER_TENANT, ("InputError", "bad-row"), ("InputError", "twice")}
 
@@ -141,7 +143,8 @@ class Execution:
             return False
         kind, params = self.op.kind, self.params
         softly = kind in DELETES and self.soft and params.get("soft_delete", True) and not self._only_counts()
-        return "id" in params or "ids" in params or "data" in params or softly
+        keyed = "id" in params or "data" in params or ("ids" in params and not self._only_counts())
+        return keyed or softly
 
     def _check_values(self) -> None:
         kind, params = self.op.kind, self.params
@@ -163,11 +166,10 @@ class Execution:
             if "update" in params:
                 self._check_changes(params["update"], empty=True)
         elif kind in ("bulk_create", "bulk_upsert"):
-            upserts = kind == "bulk_upsert"
-            collecting = params.get("on_error", "stop") != "stop"
+            upserts = kind == "bulk_upsert" or params.get("conflict_resolution") == "upsert"
             for row in params["data"]:
                 before = set(self.errors)
-                self._check_record(row, row, versions=upserts, names_only=collecting)
+                self._check_record(row, row, versions=upserts, names_only=self._collecting)
                 if self.errors - before:
                     self.errors.add(("InputError", "bad-row"))
 
@@ -510,7 +512,7 @@ class Execution:
         created = skipped = 0
         ids: list[Any] = []
         errors = []
-        collecting = self.params.get("on_error", "stop") != "stop"
+        collecting = self._collecting
         for index, values in enumerate(rows):
             if collecting and self._faulty(values):
                 skipped += 1
@@ -542,7 +544,11 @@ class Execution:
         before, self.errors = self.errors, set()
         self._check_record(values, values)
         found, self.errors = bool(self.errors), before
-        return found
+        return found or (self.shop.scoped(self.model) and values.get("tenant_id", self.tenant) != self.tenant)
+
+    @property
+    def _collecting(self) -> bool:
+        return self.params.get("on_error", "stop") != "stop"
 
     def do_bulk_upsert(self) -> Any:
         rows = self.params["data"]

@@ -6,6 +6,7 @@ comes, so that steps can be left out and the others still mean something.
 
 import asyncio
 import contextvars
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -18,14 +19,18 @@ from dataflow import BaseDataFlowNode, DataFlow
 from dataflow.enterprise.proof import effects
 from dataflow.enterprise.proof.drawing import TENANTS, WRITES, draw
 from dataflow.enterprise.proof.shop import MODELS, POLICY, TABLES, Shop, declare
-from dataflow.enterprise.proof.world import Around, Op, Open, Pending, Refused, Row, World
+from dataflow.enterprise.proof.world import Around, Op, Open, Pending, Refused, World
 from dataflow.errors import DataFlowError, WorkflowBuildError, WorkflowExecutionError
 from dataflow.runtime import LocalRuntime
 
 SUFFIXES = {
     "bulk_create": "BulkCreate", "bulk_update": "BulkUpdate", "bulk_delete": "BulkDelete", "bulk_upsert": "BulkUpsert",
 }  # fmt: skip
+FILLING = tuple(f"fill {model}" for model in (*MODELS, "Customer", *MODELS))
+"""How programs begin."""
 ADMIN = Around(everyone=True, unlocked=True)
+TOLD = ("found", "updated", "deleted", "restored", "purged", "created", "records", "count", "groups", "n")
+"""What results say of how much there was."""
 MODES = ("sync", "sync", "sync", "sync", "sync", "async", "node")
 
 
@@ -72,7 +77,15 @@ class Step:
 
 
 def draw_step(rng: Random, world: World, kind: str = "") -> Step:
-    """Draw a step: mostly one operation."""
+    """Draw a step: mostly one operation.
+
+    Args:
+        rng: the source.
+        world: what is there.
+        kind: "fill Model" for rows of a model; the name of an operation; or any.
+    """
+    if kind.startswith("fill "):
+        return Step((draw(rng, world, "bulk_create", kind[5:]),))
     if not kind and rng.random() < 0.06:
         around = None
         ops: list[Op] = []
@@ -120,6 +133,7 @@ class Target:
         self.world = World(shop)
         self.read_so_far = 0
         self.operations = 0
+        self.seen: Counter[tuple[str, str]] = Counter()
 
     def close(self) -> None:
         """Close the database."""
@@ -184,10 +198,20 @@ class Target:
             errors = {("RuntimeError", "")}
         results, raised = self.perform(step)
         self.operations += len(step.ops)
+        self._count(step, expected, errors)
         self._compare(step, expected, errors, results, raised)
         if errors is None:
             self.world = trial
         self.check()
+
+    def _count(self, step: Step, expected: list[Any], errors: Any) -> None:
+        """Count what happened, for the report."""
+        for op, wanted in zip(step.ops, expected, strict=False):
+            told = [wanted[name] for name in TOLD if name in wanted]
+            outcome = "created" if "created" in wanted and wanted["created"] is True else "" if any(told) or not told else "nothing"
+            self.seen[op.kind, outcome] += 1
+        if errors:
+            self.seen[step.ops[len(expected) - 1 if step.boom else len(expected)].kind, min(errors)[0]] += 1
 
     def _compare(
         self, step: Step, expected: list[Any], errors: Any, results: list[Any], raised: BaseException | None
@@ -269,10 +293,12 @@ class Target:
                 mine = [row for row in rows if not self.shop.placed or row["tenant_id"] == around.tenant]
                 got = self.call(around, "list", model, **soft)["records"]
                 known = {_value(row["id"]) for row in mine}
-                new = [row["id"] for row in got if row["id"] not in known]
                 waiting = [row for row in mine if _value(row["id"]) is None]
-                for row, key in zip(waiting, new, strict=False):
-                    row["id"].value = key
+                for new in (row for row in got if row["id"] not in known):
+                    fits = [row for row in waiting if all(row[name] == new[name] for name in MODELS[model])]
+                    for row in (fits or waiting)[:1]:
+                        row["id"].value = new["id"]
+                        waiting.remove(row)
                 for row in mine:
                     row["id"] = _value(row["id"]) if _value(row["id"]) is not None else row["id"]
                 wanted = [self.world.shown(model, row) for row in self.world.ordered(mine, ())]
@@ -337,7 +363,7 @@ def _reduced(op: Op, got: Any) -> Any:
         names = ["records", *(["total"] if "total" in got else [])]
         return {name: got[name] for name in names}
     if op.kind == "bulk_create" and "errors" in got:
-        return {**got, "errors": [error["row"] for error in got["errors"]]}
+        return {**got, "errors": sorted(error["row"] for error in got["errors"])}
     if op.kind == "bulk_update" and "conflicts" in got:
         order = [row["id"] for row in op.params["data"]]
         return {**got, "conflicts": sorted(got["conflicts"], key=order.index)}
@@ -393,7 +419,8 @@ def run_program(target: Target, seeds: Iterable[str]) -> tuple[list[str], Diverg
     target.reset()
     done: list[str] = []
     for seed in seeds:
-        step = draw_step(Random(seed), target.world)
+        number = int(seed.rpartition(".")[2])
+        step = draw_step(Random(seed), target.world, FILLING[number] if number < len(FILLING) else "")
         try:
             trial = target.world.copy()
             with suppress(Refused):
@@ -413,8 +440,8 @@ def run_program(target: Target, seeds: Iterable[str]) -> tuple[list[str], Diverg
     return done, None
 
 
-def shrink(target: Target, seeds: list[str], most: int = 150) -> tuple[list[str], Divergence]:
-    """Leave out steps as long as a difference remains; returns the steps that are left, as text."""
+def shrink(target: Target, seeds: list[str], shown: tuple[list[str], Divergence], most: int = 150) -> Any:
+    """Leave out steps as long as a difference remains; return the steps that are left, as text, and what differs."""
     size = max(len(seeds) // 2, 1)
     tries = 0
     while size:
@@ -423,14 +450,12 @@ def shrink(target: Target, seeds: list[str], most: int = 150) -> tuple[list[str]
             tries += 1
             shorter = seeds[:start] + seeds[start + size :]
             done, found = run_program(target, shorter)
-            if found is not None:
-                seeds = shorter[: len(shorter)]
-            else:
+            if found is None:
                 start += size
+            else:
+                seeds, shown = shorter, (done, found)
         size //= 2
-    done, found = run_program(target, seeds)
-    assert found is not None
-    return done, found
+    return shown
 
 
 def hunt(target: Target, seed: str, steps: int) -> Failure | None:
@@ -439,9 +464,8 @@ def hunt(target: Target, seed: str, steps: int) -> Failure | None:
     done, found = run_program(target, seeds)
     if found is None:
         return None
-    done, found = shrink(target, seeds[: max(len(done), 1)] if "audit log" not in str(found) else seeds)
+    done, found = shrink(target, seeds, (done, found))
     return Failure(seed, target.shop, tuple(done), found)
 
 
 __all__ = ["Divergence", "Failure", "Step", "Target", "draw_step", "hunt", "run_program"]
-del Row

@@ -104,8 +104,9 @@ class Window:
 
     def __str__(self) -> str:
         """Word the window as a policy file does."""
-        days = f"days = {_list(self.days)}, " if self.days else ""
-        return f'{days}from = {self.start}, until = {self.end}, zone = "{self.zone}"'
+        days = [f"days = {_list(self.days)}"] if self.days else []
+        hours = [f"from = {self.start}", f"until = {self.end}"] if self.start != self.end else []
+        return ", ".join([*days, *hours, f'zone = "{self.zone}"'])
 
 
 def _tuple(value: Any) -> tuple[str, ...]:

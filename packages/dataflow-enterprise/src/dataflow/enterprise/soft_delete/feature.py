@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from dataflow.dialect import Program
-from dataflow.errors import TenancyError
+from dataflow.errors import InputError, TenancyError
 from dataflow.fields import FieldSpec, ForeignKey
 from dataflow.model import HiddenColumn, ModelDraft
 from dataflow.plan.changes import touch
@@ -52,9 +52,11 @@ class SoftDelete:
         deleted = plan.table.c[DELETED]
         if plan.statement == "insert":
             return
+        if plan.operation in _DELETES and soft(plan) and plan.options.get("include_deleted"):
+            plan.authorize(_refuse_again)
         if plan.operation in ("restore", "purge") or plan.options.get("only_deleted"):
             plan.where(deleted.is_not(None))
-        elif not plan.options.get("include_deleted") or (plan.statement == "delete" and soft(plan)):
+        elif not plan.options.get("include_deleted"):
             plan.where(deleted.is_(None))  # what is deleted already keeps its first time
         if plan.statement == "delete" and soft(plan):
             plan.replace(_mark)
@@ -62,6 +64,12 @@ class SoftDelete:
                 plan.authorize(_refuse_across)
             for child, relation in dependents(plan.model):
                 plan.before(partial(_end, child, relation))
+
+
+def _refuse_again(call: Call, fields: tuple[str, ...]) -> None:
+    del call, fields
+    msg = "include_deleted goes with soft_delete=False: what is deleted already cannot be deleted again"
+    raise InputError(msg, hint="leave it out, or add soft_delete=False", code="bad-parameter")
 
 
 def _refuse_across(call: Call, fields: tuple[str, ...]) -> None:

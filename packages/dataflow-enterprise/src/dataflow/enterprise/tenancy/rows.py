@@ -90,8 +90,15 @@ class RowTenancy:
             plan.set(TENANT, tenant_of)
         elif not plan.options.get(f"@{self.name}"):
             plan.where(column == plan.bind(tenant_of, label=TENANT, like=column))
+        elif plan.operation in ("upsert", "bulk_upsert"):
+            plan.authorize(_refuse_new)  # it may create, whatever is there
         elif plan.by_key and plan.model.spec.row_key != plan.model.spec.primary_key:
             plan.authorize(_refuse_key)
+
+
+def _refuse_new(call: Call, fields: tuple[str, ...]) -> None:
+    del fields
+    raise no_tenant(call)
 
 
 def _refuse_key(call: Call, fields: tuple[str, ...]) -> None:
