@@ -794,6 +794,59 @@ def test_a_tenant_sees_its_own_entries_only(place):
     assert (passed["action_type"], passed["new"], passed["table"]) == ("all_tenants", {"reason": "review"}, "")
 
 
+def test_strict_tenants_are_audited_and_see_their_own_entries_only(place):
+    db = place.flow(tenant_isolation="strict")
+
+    @db.model
+    class Note:
+        text: str
+        __dataflow__ = {"audit_log": True, "multi_tenant": True}  # noqa: RUF012
+
+    def own_sql(query):
+        builder = db.workflow().add_node("AsyncSQLDatabaseNode", "raw", {"query": query})
+        return LocalRuntime().execute(builder.build())[0]["raw"]["result"]
+
+    for tenant in ("acme", "globex"):
+        with db.tenant(tenant), db.actor(f"of {tenant}"):
+            db.express_sync.create("Note", {"text": tenant})
+            assert own_sql("UPDATE notes SET text = text || '!'")["row_count"] == 1
+    with db.tenant("acme"):
+        entries = db.express_sync.call("audit", "Note")["entries"]
+        assert [(e["tenant"], e["actor"], e["new"]["text"]) for e in entries] == [
+            ("acme", "of acme", "acme"), ("acme", "of acme", "acme!")
+        ]  # fmt: skip
+        if place.sqlite:
+            with pytest.raises(WorkflowExecutionError, match="confined"):
+                own_sql("SELECT count(*) FROM dataflow_audit_entries")
+        else:
+            assert own_sql("SELECT DISTINCT tenant FROM dataflow_audit")["data"] == [{"tenant": "acme"}]
+        for table in ("dataflow_audit", "dataflow_audit_note"):
+            with pytest.raises(WorkflowExecutionError, match="confined|may not do that"):
+                own_sql(f"INSERT INTO {table} (record, action) VALUES ('x', 'y')")
+    with db.all_tenants(reason="review"):
+        assert db.express_sync.call("audit", "Note")["count"] == 4
+    assert whole(db) is True
+    assert db.health()["checks"].get("tenancy", {"ok": True})["ok"], db.health()
+
+
+@pytest.mark.parametrize("isolation", ["schema", "database"])
+def test_each_place_of_a_tenant_has_its_own_log(request, tmp_path, isolation):
+    place = Place("sqlite" if isolation == "database" else "postgresql", request, tmp_path)
+    settings = {} if isolation == "database" else {"postgres_schema": None}
+    prefix = {"tenant_database_prefix": f"audit_{next(SCHEMAS)}_"}
+    db = place.flow(tenant_isolation=isolation, multi_tenant=True, **settings, **prefix)
+    model(db)
+    for tenant in ("acme", "globex"):
+        with db.tenant(tenant), db.actor("alice"):
+            db.express_sync.create("User", {"name": tenant})
+    for tenant in ("acme", "globex"):
+        with db.tenant(tenant):
+            (entry,) = db.express_sync.call("audit", "User")["entries"]
+            assert (entry["actor"], entry["new"]["name"]) == ("alice", tenant)
+            assert whole(db) is True
+    place.close()
+
+
 def test_passing_a_guard_is_recorded_even_before_there_is_a_log(place):
     db = place.flow(multi_tenant=True)
     with db.actor("root"), db.all_tenants(reason="look"):

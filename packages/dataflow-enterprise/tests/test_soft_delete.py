@@ -270,3 +270,14 @@ def test_what_is_deleted_cannot_be_deleted_again_on_purpose(opening):
     ):
         with pytest.raises(InputError, match="soft_delete=False"):
             call()
+
+
+def test_of_what_one_call_deleted_a_part_can_be_restored(opening):
+    x = filled(opening(), "cascade")
+    assert x.bulk_delete("Author", ids=[1, 2])["deleted"] == 2
+    assert x.call("restore", "Author", id=1)["restored"] == 1
+    assert counts(x) == (1, 2, 4)
+    with pytest.raises(ForeignKeyError, match="deleted itself"):
+        x.call("restore", "Book", id=3)
+    assert x.call("restore", "Author", conditions={"name": "Bob"})["restored"] == 1
+    assert counts(x) == (2, 4, 8)

@@ -17,6 +17,7 @@ from dataflow import types as t
 from dataflow.dialect import COUNT, Command, Convert, Dialect, Program
 from dataflow.model import LONGEST_NAME, ModelSpec
 from dataflow.postgres import changelog_sql as texts
+from dataflow.postgres.confinement import Confining
 
 
 class ChangeLog(Dialect):
@@ -53,7 +54,20 @@ class ChangeLog(Dialect):
         schema = yield from self._here()
         function = self._function_name(model)
         rows = yield Command(texts.WATCHING), (self.quote(model.table), function)
-        return bool(rows and rows[0][0] == texts.body(schema, texts.Columns(self, model, masked)))
+        if not rows or rows[0][0] != texts.body(schema, texts.Columns(self, model, masked)):
+            return False
+        role = yield from self._confined_role()
+        if role is None:
+            return True
+        rows = yield Command(texts.READER), (role,)
+        return bool(rows) and tuple(rows[0]) == (True, True, 1)
+
+    def _confined_role(self) -> Program[str | None]:
+        """Return the role of connections that are confined to a tenant; None where there are none."""
+        if not isinstance(self, Confining):
+            return None
+        found = yield from self._known()
+        return None if found is None else found.role
 
     def watch(self, model: ModelSpec, masked: Sequence[str]) -> Program[None]:
         yield from self.log_create()
@@ -67,6 +81,13 @@ class ChangeLog(Dialect):
             yield from self._trigger(f"dataflow_audit_{what}", table, when, function)
         when = f"BEFORE TRUNCATE ON {table}"
         yield from self._trigger("dataflow_audit_truncate", table, when, f"{schema}.dataflow_audit_truncate")
+        role = yield from self._confined_role()
+        if role is not None:
+            for sql in texts.reader(schema, self.quote(role)):
+                yield Command(sql, COUNT, writes=True), ()
+            ((comment,),) = yield Command(texts.READER_SIGNED), ()
+            comment = f"COMMENT ON POLICY dataflow_audit_reader ON {schema}.dataflow_audit IS '{comment}'"
+            yield Command(comment, COUNT, writes=True), ()
         yield from self._find(schema, columns)
 
     @staticmethod

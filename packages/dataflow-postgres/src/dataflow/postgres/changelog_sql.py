@@ -271,3 +271,27 @@ WHERE tgrelid = to_regclass(quote_ident(current_schema()) || '.' || $1) AND tgen
       AND (proname = $2 AND tgname IN ('dataflow_audit_insert', 'dataflow_audit_update', 'dataflow_audit_delete')
            OR tgname = 'dataflow_audit_truncate')
 HAVING count(*) = 4"""
+READER = """\
+SELECT has_table_privilege($1::name, 'dataflow_audit', 'SELECT')
+       AND NOT has_table_privilege($1::name, 'dataflow_audit', 'INSERT') AND relrowsecurity,
+       (SELECT concat('dataflow:', md5(pg_get_expr(polqual, polrelid))) = obj_description(pg_policy.oid, 'pg_policy')
+        FROM pg_policy WHERE polrelid = pg_class.oid AND polname = 'dataflow_audit_reader' AND polcmd = 'r'
+              AND polroles = ARRAY[to_regrole(quote_ident($1::name))::oid]),
+       (SELECT count(*) FROM pg_policy WHERE polrelid = pg_class.oid)
+FROM pg_class WHERE pg_class.oid = to_regclass(quote_ident(current_schema()) || '.dataflow_audit')"""
+"""Whether a confined role may read the log, and of its tenant only: (privileges, policy, number of policies)."""
+READER_SIGNED = """\
+SELECT concat('dataflow:', md5(pg_get_expr(polqual, polrelid))) FROM pg_policy
+WHERE polrelid = to_regclass(quote_ident(current_schema()) || '.dataflow_audit') AND polname = 'dataflow_audit_reader'"""
+
+
+def reader(schema: str, role: str) -> list[str]:
+    """Return what lets a confined role read the entries of its tenant; names are quoted."""
+    log = f"{schema}.dataflow_audit"
+    return [
+        f"GRANT SELECT ON {log} TO {role}",
+        f"ALTER TABLE {log} ENABLE ROW LEVEL SECURITY",  # the owner passes, and with it the triggers
+        f"DROP POLICY IF EXISTS dataflow_audit_reader ON {log}",
+        f"CREATE POLICY dataflow_audit_reader ON {log} FOR SELECT TO {role} "
+        f"USING (tenant = (SELECT {schema}.dataflow_tenant()))",
+    ]

@@ -42,7 +42,16 @@ CREATE VIEW IF NOT EXISTS dataflow_audit_entries AS
 SELECT e.seq, e.at, e.tbl, e.record, coalesce(e.tenant, s.tenant) AS tenant, coalesce(s.actor, 'unknown') AS actor,
        s.run, s.node, e.action, e.old, e.new, e.seq AS n, s.hash
 FROM dataflow_audit e LEFT JOIN dataflow_audit_seal s ON s.seq = e.seq""",
+    """\
+CREATE VIEW IF NOT EXISTS dataflow_audit_last AS
+SELECT s.seq, s.hash, (SELECT min(e.seq) FROM dataflow_audit e WHERE e.seq > s.seq) AS first
+FROM dataflow_audit_seal s ORDER BY s.seq DESC LIMIT 1""",
+    """\
+CREATE VIEW IF NOT EXISTS dataflow_audit_unsealed AS
+SELECT e.seq, e.at, e.tbl, e.record, e.tenant, e.action, e.old, e.new, l.hash AS given, l.first
+FROM dataflow_audit e, dataflow_audit_last l WHERE e.seq > l.seq""",
 )
+"""Views, not subqueries: an authorizer is told the name of a view, so that it knows who looks at the log."""
 KEPT = ("dataflow_audit", "dataflow_audit_seal", "dataflow_audit_purged", "dataflow_audit_checkpoint")
 """Tables that take rows and never change or lose them."""
 
@@ -64,24 +73,19 @@ GUARDS: Mapping[str, str] = {name: sql for table in KEPT for name, sql in _kept(
 
 _SEALED = """\
 INSERT INTO dataflow_audit_seal (seq, tenant, actor, run, node, hash)
-SELECT seq, tenant, actor, run, node,
-       df_audit_hash(seq = first, given, seq, at, tbl, record, tenant, actor, run, node, action, old, new)
-FROM (SELECT e.seq, e.at, e.tbl, e.record, e.action, e.old, e.new, given, first,
-             coalesce(e.tenant, {tenant}) AS tenant, coalesce({actor}, 'unknown') AS actor, {run} AS run, {node} AS node
-      FROM dataflow_audit e,
-           (SELECT s.seq AS last, s.hash AS given,
-                   (SELECT min(f.seq) FROM dataflow_audit f WHERE f.seq > s.seq) AS first
-            FROM dataflow_audit_seal s ORDER BY s.seq DESC LIMIT 1)
-      WHERE e.seq > last ORDER BY e.seq)"""
+SELECT seq, coalesce(tenant, {tenant}), coalesce({actor}, 'unknown'), {run}, {node},
+       df_audit_hash(seq = first, given, seq, at, tbl, record, coalesce(tenant, {tenant}), coalesce({actor}, 'unknown'),
+                     {run}, {node}, action, old, new)
+FROM dataflow_audit_unsealed ORDER BY seq"""
 _CONTEXT = ("tenant", "actor", "run", "node")
 _COMPLETE = Command(_SEALED.format(**dict.fromkeys(_CONTEXT, "NULL")), COUNT, writes=True)
-_OWN = {name: f"CASE e.seq WHEN NEW.seq THEN df_audit_context('{name}') END" for name in _CONTEXT}
+_OWN = {name: f"CASE seq WHEN NEW.seq THEN df_audit_context('{name}') END" for name in _CONTEXT}
 _SEALING = (
     "CREATE TEMP TRIGGER IF NOT EXISTS dataflow_audit_sealing AFTER INSERT ON main.dataflow_audit BEGIN "
     f"{_SEALED.format(**_OWN)}; END"
 )
 _RECURSIVE = "PRAGMA recursive_triggers = ON"  # else REPLACE removes rows without a trigger
-_PRESENT = "SELECT count(*) FROM main.sqlite_master WHERE name = 'dataflow_audit_entries'"
+_PRESENT = "SELECT count(*) FROM main.sqlite_master WHERE name = 'dataflow_audit_unsealed'"
 _LACKS_SEALING = Command(
     f"SELECT ({_PRESENT}) AND NOT (SELECT query_only FROM pragma_query_only) AND NOT EXISTS "  # noqa: S608
     "(SELECT 1 FROM sqlite_temp_master WHERE name = 'dataflow_audit_sealing')"

@@ -143,7 +143,8 @@ class Intruder:
         else:
             self.do(
                 "INSERT INTO dataflow_audit (at, tbl, record, actor, action, old, new, n, hash) "  # noqa: S608
-                f"SELECT at, tbl, record, 'alice', 'update', old, new, n + 1000, hash FROM dataflow_audit WHERE seq = {seq}"
+                "SELECT at, tbl, record, 'alice', 'update', old, new, n + 1000, hash FROM dataflow_audit "
+                f"WHERE seq = {seq}"
             )
         return f"an entry like {seq} was forged"
 

@@ -325,9 +325,10 @@ def purge(core: "Core", before: datetime, reason: str) -> Program[int]:
     instant = t.DateTimeType()
     encode = core.dialect.encoder(instant)
     stored = before if encode is None else encode(before)
+    its = log.log_source
     goes = (
         f"at < {log.log_parameter(1, instant)} AND action <> 'purge' AND NOT (new IS NOT NULL AND seq = ("  # noqa: S608
-        f"SELECT max(l.seq) FROM dataflow_audit l WHERE l.tbl = {log.log_source}.tbl AND l.record = {log.log_source}.record))"
+        f"SELECT max(l.seq) FROM dataflow_audit l WHERE l.tbl = {its}.tbl AND l.record = {its}.record))"
     )
     digest = Digest()
     source = pages(core, ("seq",), goes, [stored])

@@ -1,6 +1,6 @@
 """{M}RestoreNode and {M}PurgeNode."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar
@@ -15,12 +15,12 @@ from dataflow.model import ModelSpec
 from dataflow.operations import OperationKind
 from dataflow.plan import changes as ch
 from dataflow.plan.bound import BoundModel, BoundRelation
-from dataflow.plan.builder import Plan, PlanBuilder
+from dataflow.plan.builder import AT_ONCE, Plan, PlanBuilder
 from dataflow.plan.operation import ModelOperation, Result, run_plan
 from dataflow.plan.read import not_found
 from dataflow.plugins import NodeSpec, Parameter
 from dataflow.session import Call, atomic
-from dataflow.types import DateTimeType, ValueRefused, kind
+from dataflow.types import DateTimeType, StrType, ValueRefused, kind
 
 RESTORE = OperationKind(
     "restore",
@@ -95,7 +95,8 @@ class Restore(ModelOperation):
         with _clashes(self.bound):
             rows: list[Any] = yield from run_plan(plan, operands, call)
         if cascade and rows and deletions:
-            yield from _restore_children(self.bound, deletions, call, self.surrounded(call), {self.bound.name})
+            keys = [plan.key_of(row) for row in rows]
+            yield from _restore_children(self.bound, keys, deletions, call, self.surrounded(call))
         return rows
 
     def _compile_marks(self, document: Mapping[str, Any], operands: int, extra: Any, by_key: bool) -> Plan:  # noqa: FBT001
@@ -123,25 +124,38 @@ def _unmarked(builder: PlanBuilder) -> Any:
 
 
 def _restore_children(
-    model: BoundModel, deletions: list[str], call: Call, extra: Any, done: set[str]
+    model: BoundModel, parents: list[Any], deletions: list[str], call: Call, extra: Any
 ) -> Program[None]:
-    """Restore, from parents to children, what the same operations deleted."""
-    size = bucket(len(deletions))
+    """Restore, from parents to children, what the same operations deleted below them."""
     for child, relation in dependents(model):
-        if not child.spec.ends or child.name in done:
+        if not child.spec.ends:
             continue
-        key = ("restore_children", size, extra)
-        plan: Plan = child.plans.get(key, partial(_compile_children, child, size, extra))
-        with _clashes(child, relation):
-            yield from run_plan(plan, [*deletions, *[deletions[-1]] * (size - len(deletions))], call)
-        yield from _restore_children(child, deletions, call, extra, {*done, child.name})
+        restored: list[Any] = []
+        for start in range(0, len(parents), AT_ONCE):
+            part = parents[start : start + AT_ONCE]
+            sizes = bucket(len(part)), bucket(len(deletions))
+            key = ("restore_children", relation.remote, sizes, extra)
+            plan: Plan = child.plans.get(key, partial(_compile_children, child, relation, sizes, extra))
+            with _clashes(child, relation):
+                rows = yield from run_plan(plan, [part, deletions], call)
+            restored += [plan.key_of(row) for row in rows]
+        if restored:
+            yield from _restore_children(child, restored, deletions, call, extra)
 
 
-def _compile_children(child: BoundModel, size: int, extra: Any) -> Plan:
+def _compile_children(child: BoundModel, relation: BoundRelation, sizes: tuple[int, int], extra: Any) -> Plan:
     builder = PlanBuilder(child, "restore", "update", options=dict(extra)).apply_features()
-    column = builder.table.c[DELETION]
-    builder.where(column.in_([builder.operand(place, None, DELETION, like=column) for place in range(size)]))
-    return builder.compile(_unmarked(builder), operands=size, returns=COUNT)
+    dialect, field = child.core.dialect, child.fields[relation.remote]
+
+    def bound_to(index: int, label: str) -> Callable[[Any], Any]:
+        return lambda convert: builder.operand(index, convert, label)
+
+    parents = bound_to(0, relation.remote)
+    builder.where(dialect.in_list(builder.table.c[field.name], field.type, field.filter_operand, parents, sizes[0]))
+    deletions = bound_to(1, DELETION)
+    builder.where(dialect.in_list(builder.table.c[DELETION], StrType(), str, deletions, sizes[1]))
+    names = tuple(child.fields) if builder.remembers else child.spec.primary_key
+    return builder.compile(_unmarked(builder).returning(*builder.returned(names)), operands=2, columns=names)
 
 
 class _clashes:  # noqa: N801  # reads as a phrase
