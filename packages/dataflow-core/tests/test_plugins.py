@@ -189,7 +189,7 @@ def test_a_faulty_plugin_is_refused_with_the_way_to_do_without_it(make):
 def test_a_tolerant_plugin_set_collects_the_fault_and_keeps_the_other_plugins(make):
     bad = make()
     setting = SettingSpec("colour", str, "blue")
-    plugins = PluginSet([bad, plugin("zebra", dataflow_settings=lambda: [setting])], strict=False)
+    plugins = PluginSet([bad, plugin("zebra", dataflow_settings=lambda: [setting])], disabled=frozenset({"enterprise"}), strict=False)
     (broken,) = [info for info in plugins.infos if info.state == "broken"]
     assert broken.reason.startswith(f"plugin {broken.name!r}")
     assert "(fix: " in broken.reason
@@ -354,7 +354,7 @@ def ask_for_all(plugins):
 
 @pytest.mark.parametrize("what", CONFLICTS)
 def test_what_two_plugins_provide_names_both(what):
-    plugins = PluginSet(CONFLICTS[what])
+    plugins = PluginSet(CONFLICTS[what], disabled=frozenset({"enterprise"}))
     with pytest.raises(PluginConflictError) as caught:
         ask_for_all(plugins)
     source = "an object passed as plugin"

@@ -51,6 +51,7 @@ CORE_SETTINGS = (
 
 ELSEWHERE = frozenset(
     {
+        "audit_key",
         "audit_logging",
         "multi_tenant",
         "protection",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dataflow.plugins import HealthCheck, NodeSpec, SettingSpec, hookimpl
+from dataflow.plugins import CommandSpec, HealthCheck, NodeSpec, SettingSpec, hookimpl
 
 if TYPE_CHECKING:
     from dataflow.config import Config
@@ -159,3 +159,10 @@ def _policy(config: "Config") -> Any:
     from dataflow.enterprise.protection import protection_of
 
     return protection_of(config)
+
+
+@hookimpl
+def dataflow_commands() -> Iterable[CommandSpec]:
+    """Offer the command that verifies the audit log."""
+    text = "Verify, seal, read and shorten the audit log."
+    return [CommandSpec("audit", text, "dataflow.enterprise.cli:audit")]

@@ -41,6 +41,7 @@ _HARMLESS = frozenset(
     }
 )  # fmt: skip
 """Functions that fail for no value: those of rows in a condition, those of groups after it."""
+_ROWID = frozenset({"rowid", "_rowid_", "oid"})
 _REACHED = ("main", None)
 
 
@@ -344,7 +345,7 @@ class Confinement:
         trusted = source is not None and self._trusts(now, source)
         if action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE):
             self._deep = self._deep or ours
-            return "" if trusted else self._writing(now, action, _folded(one), schema)
+            return "" if trusted else self._writing(now, action, _folded(one), other, schema)
         if trusted and action in (sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION):
             return ""
         if action == sqlite3.SQLITE_READ:
@@ -365,8 +366,8 @@ class Confinement:
     def _reading(self, now: _Text, name: str, column: str, schema: str | None) -> str:
         if name in ("sqlite_master", "sqlite_schema"):
             return "" if schema in _REACHED else "system"
-        if name.startswith(INNER):
-            return "" if schema == "temp" else "system"
+        if name.startswith(INNER):  # on behalf of the outer view
+            return ""
         if self._is_system(name):
             return "system"
         if name in self._leading:
@@ -381,7 +382,7 @@ class Confinement:
             return "strange"
         return "unsafe" if now.tables and not now.walled and name not in self._plain else ""
 
-    def _writing(self, now: _Text, action: int, name: str, schema: str | None) -> str:
+    def _writing(self, now: _Text, action: int, name: str, column: str, schema: str | None) -> str:
         if name == "sqlite_master" and schema == "main" and action == sqlite3.SQLITE_UPDATE:
             # so it looks when a virtual table is first used
             return "system" if any(word.startswith("sqlite_") for word in now.words) else ""
@@ -395,6 +396,10 @@ class Confinement:
             return ""
         if schema != "temp":
             return "" if name in self._cascades and self._carried(now) else "past"
+        if column == "ROWID" or (
+            action == sqlite3.SQLITE_INSERT and _ROWID & now.words - self._tables[name].columns.keys()
+        ):
+            return "rowid"
         if action == sqlite3.SQLITE_INSERT and "returning" in now.words:
             return "returning"
         if action != sqlite3.SQLITE_DELETE and self._tables[name].opaque and "replace" in now.words:
