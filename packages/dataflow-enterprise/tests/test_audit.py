@@ -821,7 +821,7 @@ def test_strict_tenants_are_audited_and_see_their_own_entries_only(place):
         else:
             assert own_sql("SELECT DISTINCT tenant FROM dataflow_audit")["data"] == [{"tenant": "acme"}]
         for table in ("dataflow_audit", "dataflow_audit_note"):
-            with pytest.raises(WorkflowExecutionError, match="confined|may not do that"):
+            with pytest.raises(WorkflowExecutionError, match=r"confined|may not do that"):
                 own_sql(f"INSERT INTO {table} (record, action) VALUES ('x', 'y')")
     with db.all_tenants(reason="review"):
         assert db.express_sync.call("audit", "Note")["count"] == 4
@@ -864,7 +864,7 @@ def test_a_checkpoint_that_was_kept_elsewhere_finds_a_log_that_was_made_anew(db,
     log = AuditLogSync(db)
     kept = log.seal()
     from dataflow.enterprise.audit.chain import Entry
-    from dataflow.enterprise.audit.proof import Intruder
+    from dataflow.enterprise.audit.intruder import Intruder
 
     intruder = Intruder(db, 1)
     within = intruder.break_in()

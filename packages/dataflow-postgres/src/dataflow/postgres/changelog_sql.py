@@ -282,16 +282,17 @@ FROM pg_class WHERE pg_class.oid = to_regclass(quote_ident(current_schema()) || 
 """Whether a confined role may read the log, and of its tenant only: (privileges, policy, number of policies)."""
 READER_SIGNED = """\
 SELECT concat('dataflow:', md5(pg_get_expr(polqual, polrelid))) FROM pg_policy
-WHERE polrelid = to_regclass(quote_ident(current_schema()) || '.dataflow_audit') AND polname = 'dataflow_audit_reader'"""
+WHERE polrelid = to_regclass(quote_ident(current_schema()) || '.dataflow_audit')
+      AND polname = 'dataflow_audit_reader'"""
 
 
 def reader(schema: str, role: str) -> list[str]:
     """Return what lets a confined role read the entries of its tenant; names are quoted."""
     log = f"{schema}.dataflow_audit"
+    own = f"tenant = (SELECT {schema}.dataflow_tenant())"
     return [
         f"GRANT SELECT ON {log} TO {role}",
         f"ALTER TABLE {log} ENABLE ROW LEVEL SECURITY",  # the owner passes, and with it the triggers
         f"DROP POLICY IF EXISTS dataflow_audit_reader ON {log}",
-        f"CREATE POLICY dataflow_audit_reader ON {log} FOR SELECT TO {role} "
-        f"USING (tenant = (SELECT {schema}.dataflow_tenant()))",
+        f"CREATE POLICY dataflow_audit_reader ON {log} FOR SELECT TO {role} USING ({own})",
     ]

@@ -22,7 +22,6 @@ from dataflow.sqlite.enclosure import COLUMNS, INNER, OUTLAWED, RESERVED, UNIQUE
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_$\x80-\U0010ffff]+")
 _VERB = re.compile(r"(?:[\s;\ufeff]|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*([A-Za-z]*)", re.DOTALL)
 _VERBS = frozenset({"select", "values", "with", "insert", "replace", "update", "delete", "explain"})
-_CHANGES = frozenset({"insert", "replace", "update", "delete"})
 _FOLD = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 """What SQLite takes for the same letter in names."""
 _SYSTEM = frozenset({"dbstat", "bytecode", "tables_used", "completion", "fsdir", "zipfile"})
@@ -54,7 +53,6 @@ class _Text:
         words: everything in it that could be a name, in lower case.
         tables: tables of several tenants that it may mean, in lower case.
         walled: whether its conditions must wait until the views have chosen their rows.
-        writes: whether it may change rows.
         past: whether it may mean a view or virtual table that leads past ours.
     """
 
@@ -62,7 +60,6 @@ class _Text:
     words: frozenset[str]
     tables: tuple[str, ...]
     walled: bool
-    writes: bool
     past: bool
 
 
@@ -189,7 +186,7 @@ class Confinement:
         tables = tuple(_mentioned(self._tables, words, folded))
         past = bool(_mentioned(self._leading, words, folded))
         walled = bool(tables) and (sql in self._walled or self._judges(found, sql))
-        return _Text(f"/* {self._number} */ {sql}", words, tables, walled, not words.isdisjoint(_CHANGES), past)
+        return _Text(f"/* {self._number} */ {sql}", words, tables, walled, past)
 
     def _judges(self, words: Sequence[str], sql: str) -> bool:
         """Tell whether conditions might fail, or take their time, for some rows: then they must see none of others.
@@ -239,8 +236,10 @@ class Confinement:
                 columns, unique = (raw.execute(sql, (spec.table,)).fetchall() for sql in (COLUMNS, UNIQUE))
                 table = Table.found(spec.table, spec.scope[0], spec.primary_key, columns, unique)
                 self._tables[_folded(spec.table)] = table
-        views = [_folded(name)[len(WRITER) :] for kind, name, _ in rows if kind == "view" and name in self._writers]
-        self._strange = {name for name in views if name not in self._tables}
+        self._strange = {
+            _folded(name[len(WRITER) : -len("_insert")]) for name in self._writers if name.endswith("_insert")
+        }
+        self._strange -= self._tables.keys()
         derived = {
             _folded(name): sql.translate(_FOLD)
             for kind, name, sql in rows
@@ -274,8 +273,9 @@ class Confinement:
 
     @contextmanager
     def _changing(self, raw: sqlite3.Connection) -> Iterator[None]:
-        """Change the temporary schema, all of it or nothing."""
-        if self._reads_only:
+        """Change the temporary schema, all of it or nothing, also where nothing may be written."""
+        sealed = raw.execute("PRAGMA query_only").fetchone()[0]
+        if sealed:
             raw.execute("PRAGMA query_only = OFF")
         try:
             raw.execute("SAVEPOINT dataflow_views")
@@ -289,7 +289,7 @@ class Confinement:
                 if raw.in_transaction:
                     raw.execute("RELEASE dataflow_views")
         finally:
-            if self._reads_only:
+            if sealed:
                 raw.execute("PRAGMA query_only = ON")
 
     def _drop_views(self, raw: sqlite3.Connection) -> None:
@@ -319,7 +319,7 @@ class Confinement:
         self._counts = (*self._counts[:2], self._version(raw, "temp"))
 
     def _writable(self, table: Table) -> bool:
-        return bool(table.columns) and table.permanent().items() <= self._writers.items()
+        return table.tenant in table.columns and table.permanent().items() <= self._writers.items()
 
     # -- the authorizer -------------------------------------------------------------------------------------------
     def _authorize(
@@ -345,11 +345,11 @@ class Confinement:
         trusted = source is not None and self._trusts(now, source)
         if action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE):
             self._deep = self._deep or ours
-            return "" if trusted else self._writing(now, action, _folded(one), other, schema)
+            return "" if trusted else self._writing(now, action, _folded(one), other, schema, source)
         if trusted and action in (sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION):
             return ""
         if action == sqlite3.SQLITE_READ:
-            return self._reading(now, _folded(one), other, schema)
+            return self._reading(now, _folded(one), other, schema, source)
         if action == sqlite3.SQLITE_FUNCTION:
             name = _folded(other)
             if name in _FORBIDDEN or name.startswith("df_audit_"):
@@ -363,7 +363,7 @@ class Confinement:
             return True
         return source in self._triggers and not _mentioned((_folded(source),), now.words, now.sql)
 
-    def _reading(self, now: _Text, name: str, column: str, schema: str | None) -> str:
+    def _reading(self, now: _Text, name: str, column: str, schema: str | None, source: str | None) -> str:
         if name in ("sqlite_master", "sqlite_schema"):
             return "" if schema in _REACHED else "system"
         if name.startswith(INNER):  # on behalf of the outer view
@@ -377,12 +377,12 @@ class Confinement:
                 return "rowid" if column == "ROWID" else ""
             if schema is None and not column:  # count(*) of what the statement calls so: the view, or a CTE
                 return "" if name in now.tables and name in self._views and not now.past else "past"
-            return "" if self._carried(now) else "past"
+            return "" if self._carried(now, source) else "past"
         if name in self._strange:
             return "strange"
         return "unsafe" if now.tables and not now.walled and name not in self._plain else ""
 
-    def _writing(self, now: _Text, action: int, name: str, column: str, schema: str | None) -> str:
+    def _writing(self, now: _Text, action: int, name: str, column: str, schema: str | None, source: str | None) -> str:
         if name == "sqlite_master" and schema == "main" and action == sqlite3.SQLITE_UPDATE:
             # so it looks when a virtual table is first used
             return "system" if any(word.startswith("sqlite_") for word in now.words) else ""
@@ -395,7 +395,7 @@ class Confinement:
         if name not in self._tables:
             return ""
         if schema != "temp":
-            return "" if name in self._cascades and self._carried(now) else "past"
+            return "" if name in self._cascades and self._carried(now, source) else "past"
         if column == "ROWID" or (
             action == sqlite3.SQLITE_INSERT and _ROWID & now.words - self._tables[name].columns.keys()
         ):
@@ -413,12 +413,13 @@ class Confinement:
         """Refuse what leads past the views, unless others than the statement mean it, such as a search index itself."""
         return "past" if _mentioned((name,), now.words, now.sql) else ""
 
-    def _carried(self, now: _Text) -> bool:
-        """Tell whether an access without source comes from a foreign key that carries rows along.
+    def _carried(self, now: _Text, source: str | None) -> bool:
+        """Tell whether a foreign key does it, which carries rows along once a trigger of ours has begun to write.
 
-        Only a statement that utters `main` could mean a table past its view itself.
+        Its accesses have no source, as those of the statement itself; but that means a table past its view only if it
+        utters `main`.
         """
-        return now.writes and self._deep and "main" not in now.words
+        return source is None and self._deep and "main" not in now.words
 
 
 def _words(folded: str) -> frozenset[str]:

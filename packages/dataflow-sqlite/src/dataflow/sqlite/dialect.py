@@ -261,13 +261,14 @@ class SQLite(ChangeLog):
         if not model.scope:
             return True
         table = yield from self._enclosure(model)
-        found = yield Command(FOUND), (table.writer,)
-        return bool(table.columns) and dict(found) == table.permanent()
+        found = yield Command(FOUND), table.writers
+        return table.tenant in table.columns and dict(found) == table.permanent()
 
     def enclose(self, model: ModelSpec) -> Program[None]:
-        """Create the view and the triggers through which SQL of the user's own writes a model's table."""
+        """Create the views and triggers through which SQL of the user's own writes a model's table."""
         table = yield from self._enclosure(model)
-        yield Command(f"DROP VIEW IF EXISTS main.{self.quote(table.writer)}", COUNT, writes=True), ()
+        for view in table.writers:
+            yield Command(f"DROP VIEW IF EXISTS main.{self.quote(view)}", COUNT, writes=True), ()
         for statement in table.permanent().values() if model.scope else ():
             yield Command(statement, COUNT, writes=True), ()
 

@@ -1,9 +1,9 @@
 """The views and triggers through which SQL of the user's own meets a table of several tenants, as SQL text.
 
 Reads go through two temporary views: the outer has the table's name, the inner one that no such SQL may utter, so that
-an access on behalf of the inner is known to be ours. Writes go from triggers on the outer view to a permanent view
-without rows, `dataflow_write_<table>`, whose own triggers write the table: only a body that is stored in the file means
-the file's tables by their names. Nothing permanent calls functions of ours, so that files open in any other tool.
+an access on behalf of the inner is known to be ours. Writes go from triggers on the outer view to permanent views
+without rows, `dataflow_write_<table>_<operation>`, whose triggers write the table: only what is stored in the file
+means the file's tables by their names. Nothing permanent calls functions of ours, so that files open in any other tool.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,8 @@ OUTLAWED = "dataflow-confined: "
 WALL = " LIMIT -1 OFFSET 0"
 """Keeps conditions of the statement outside a view until the view has chosen its rows."""
 COLUMNS = "SELECT name, dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid"
-FOUND = "SELECT name, sql FROM main.sqlite_master WHERE tbl_name = ?"
+OPERATIONS = ("insert", "update", "rekey", "delete")
+FOUND = "SELECT name, sql FROM main.sqlite_master WHERE tbl_name IN (?, ?, ?, ?)"
 UNIQUE = """SELECT l.name, i.cid, i.name, i.coll FROM pragma_index_list(?, 'main') AS l
     JOIN pragma_index_xinfo(l.name, 'main') AS i WHERE l."unique" AND i.key ORDER BY l.seq, i.seqno"""
 
@@ -83,40 +84,45 @@ class Table:
         return INNER + self.name
 
     @property
-    def writer(self) -> str:
-        """Name of the permanent view."""
-        return WRITER + self.name
+    def writers(self) -> tuple[str, ...]:
+        """Names of the permanent views, in the order of `OPERATIONS`."""
+        return tuple(f"{WRITER}{self.name}_{operation}" for operation in OPERATIONS)
 
     def permanent(self) -> dict[str, str]:
         """Return what the file must hold, for writing: name -> SQL."""
-        view, table = quoted(self.writer), quoted(self.name)
-        places = {column: f"NEW.c{place}" for place, column in enumerate(self.columns)}
+        table = quoted(self.name)
+        places = {column: f"NEW.{place}" for column, place in self._places("c", self.columns)}
         others = [column for column in self.columns if column not in (self.tenant, *self.key)]
+        own = [column for column in self.key if column in self.columns]
         found = " AND ".join(
             [f"{table}.{quoted(self.tenant)} = {places.get(self.tenant, 'NULL')}"]
-            + [f"{table}.{quoted(column)} IS NEW.k{place}" for place, column in enumerate(self.key)]
+            + [f"{table}.{quoted(column)} IS NEW.{place}" for column, place in self._places("k", self.key)]
         )
 
         def assigned(columns: Sequence[str]) -> str:
             return ", ".join(f"{quoted(column)} = {places[column]}" for column in columns)
 
-        names = ", ".join(map(quoted, self.columns))
-        writable = [column for column in self.key if column in self.columns]
-        bodies = {
-            "insert": f"INSERT INTO {table} ({names}) VALUES ({', '.join(places.values())})",  # noqa: S608
-            "update": f"UPDATE {table} SET {assigned(others or writable)} WHERE {found}",  # noqa: S608
-            "rekey": f"UPDATE {table} SET {assigned([*writable, *others])} WHERE {found}",  # noqa: S608
-            "delete": f"DELETE FROM {table} WHERE {found}",  # noqa: S608
-        }
-        empty = [f"k{place}" for place in range(len(self.key))] + [f"c{place}" for place in range(len(self.columns))]
-        nulls = ", ".join(f"NULL AS {name}" for name in ("op", *empty))
-        statements = {self.writer: f"CREATE VIEW {view} AS SELECT {nulls}"}
-        for op, body in bodies.items():
-            name = f"{self.writer}_{op}"
-            statements[name] = (
-                f"CREATE TRIGGER {quoted(name)} INSTEAD OF INSERT ON {view} WHEN NEW.op = '{op}' BEGIN {body}; END"
-            )
+        names, values = ", ".join(map(quoted, self.columns)), ", ".join(places.values())
+        bodies = (
+            f"INSERT INTO {table} ({names}) VALUES ({values})",  # noqa: S608
+            f"UPDATE {table} SET {assigned(others or own)} WHERE {found}",  # noqa: S608
+            f"UPDATE {table} SET {assigned([*own, *others])} WHERE {found}",  # noqa: S608
+            f"DELETE FROM {table} WHERE {found}",  # noqa: S608
+        )
+        nulls = ", ".join(f"NULL AS {place}" for _, place in self._handed())
+        statements = {}
+        for name, body in zip(self.writers, bodies, strict=True):
+            view, trigger = quoted(name), quoted(f"{name}_row")
+            statements[name] = f"CREATE VIEW {view} AS SELECT {nulls}"
+            statements[f"{name}_row"] = f"CREATE TRIGGER {trigger} INSTEAD OF INSERT ON {view} BEGIN {body}; END"
         return statements
+
+    def _places(self, letter: str, columns: Iterable[str]) -> list[tuple[str, str]]:
+        return [(column, f"{letter}{number}") for number, column in enumerate(columns)]
+
+    def _handed(self) -> list[tuple[str, str]]:
+        """Return the columns of the permanent views: of the key before, and of the row after."""
+        return self._places("k", self.key) + self._places("c", self.columns)
 
     def views(self, *, walled: bool) -> list[str]:
         """Return the SQL of the temporary views."""
@@ -130,50 +136,45 @@ class Table:
 
     def triggers(self) -> list[str]:
         """Return the SQL of the temporary triggers, which hand on what is written through the outer view."""
-        tenant = quoted(self.tenant)
-        values = [
-            "df_tenant()"
-            if column == self.tenant
-            else f"NEW.{quoted(column)}"
-            if default is None
-            else f"coalesce(NEW.{quoted(column)}, ({default}))"
-            for column, default in self.columns.items()
-        ]
+        tenant, computed = quoted(self.tenant), [quoted(column) for column in self.computed]
+        new = {column: f"NEW.{quoted(column)}" for column in self.columns}
+        filled = {
+            c: new[c] if default is None else f"coalesce({new[c]}, ({default}))" for c, default in self.columns.items()
+        }
+        filled[self.tenant] = "df_tenant()"
+        old = [f"OLD.{quoted(column)}" for column in self.key]
         moved = " OR ".join(f"NEW.{name} IS NOT OLD.{name}" for name in map(quoted, self.key)) or "0"
-        keys, old = [f"k{place}" for place in range(len(self.key))], [f"OLD.{quoted(name)}" for name in self.key]
-        fresh, plain = [f"c{place}" for place in range(len(self.columns))], [f"NEW.{quoted(c)}" for c in self.columns]
-        mine = next((f"c{place}" for place, column in enumerate(self.columns) if column == self.tenant), "op")
-        return [
-            self._trigger(
-                "insert",
-                [
-                    _refuse("no-tenant", "df_tenant() IS NULL"),
-                    _refuse("tenant", f"NEW.{tenant} IS NOT NULL AND NEW.{tenant} IS NOT df_tenant() COLLATE BINARY"),
-                    *(_refuse("computed", f"NEW.{quoted(column)} IS NOT NULL") for column in self.computed),
-                    *self._taken(),
-                    self._hand_on("'insert'", fresh, values),
-                ],
-            ),
-            self._trigger(
-                "update",
-                [
-                    _refuse("tenant", f"NEW.{tenant} IS NOT OLD.{tenant} COLLATE BINARY"),
-                    *(_refuse("computed", f"NEW.{c} IS NOT OLD.{c}") for c in map(quoted, self.computed)),
-                    *self._taken(changed=True),
-                    self._hand_on(f"CASE WHEN {moved} THEN 'rekey' ELSE 'update' END", [*keys, *fresh], [*old, *plain]),
-                ],
-            ),
-            self._trigger("delete", [self._hand_on("'delete'", [*keys, mine], [*old, f"OLD.{tenant}"])]),
-        ]
+        insert, update, rekey, delete = self.writers
+        changed = [*old, *new.values()]
+        gone = [*old, *(f"OLD.{tenant}" if column == self.tenant else "NULL" for column in self.columns)]
+        stolen = f"NEW.{tenant} IS NOT NULL AND NEW.{tenant} IS NOT df_tenant() COLLATE BINARY"
+        steps = {
+            "insert": [
+                _refuse("no-tenant", "df_tenant() IS NULL"),
+                _refuse("tenant", stolen),
+                *(_refuse("computed", f"NEW.{column} IS NOT NULL") for column in computed),
+                *self._taken(),
+                self._hand_on(insert, [*("NULL" for _ in self.key), *filled.values()]),
+            ],
+            "update": [
+                _refuse("tenant", f"NEW.{tenant} IS NOT OLD.{tenant} COLLATE BINARY"),
+                *(_refuse("computed", f"NEW.{column} IS NOT OLD.{column}") for column in computed),
+                *self._taken(changed=True),
+                self._hand_on(update, changed, f"NOT ({moved})"),
+                self._hand_on(rekey, changed, moved),
+            ],
+            "delete": [self._hand_on(delete, gone)],
+        }
+        return [self._trigger(event, body) for event, body in steps.items()]
 
     def _trigger(self, event: str, steps: Sequence[str]) -> str:
         body = "; ".join([*steps, "SELECT df_counted(total_changes())"])
         name, view = quoted(f"{self.inner}_{event}"), quoted(self.name)
         return f"CREATE TEMP TRIGGER {name} INSTEAD OF {event.upper()} ON {view} BEGIN {body}; END"
 
-    def _hand_on(self, op: str, names: Sequence[str], values: Sequence[str]) -> str:
-        places, row = ", ".join(["op", *names]), ", ".join([op, *values])
-        return f"INSERT INTO {quoted(self.writer)} ({places}) VALUES ({row})"  # noqa: S608
+    def _hand_on(self, writer: str, values: Sequence[str], condition: str = "1") -> str:
+        places = ", ".join(place for _, place in self._handed())
+        return f"INSERT INTO {quoted(writer)} ({places}) SELECT {', '.join(values)} WHERE {condition}"
 
     def _taken(self, *, changed: bool = False) -> list[str]:
         """Refuse keys that another tenant's row has: OR REPLACE would delete that row."""

@@ -56,6 +56,8 @@ class Execution:
         self._find_tenant()
         self._check_values()
         if self.errors:
+            if self.op.kind == "bulk_upsert" and any("version" in row for row in self.params["data"]):
+                self.errors |= {w.UNIQUE, w.FOREIGN, w.CONFLICT}  # rows go one by one, and an earlier one may fail first
             raise Refused(*self.errors)
         return getattr(self, f"do_{self.op.kind}")()
 
@@ -82,6 +84,8 @@ class Execution:
             self.errors |= UNKNOWN
         if "version" in self.params and not (self.shop.has(self.model, "versioned") and kind in VERSIONED):
             self.errors |= UNKNOWN
+        elif kind in DELETES and self.params.get("include_deleted") and self.params.get("soft_delete", True):
+            self.errors.add(("InputError", "bad-parameter"))
         given = [self.params.get(name) for name in ("values", "where", "create", "update")]
         versions = [values["version"] for values in (self.params, *given) if isinstance(values, dict) and "version" in values]
         if any(version != versions[0] for version in versions):

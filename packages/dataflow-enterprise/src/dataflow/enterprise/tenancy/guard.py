@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataflow.enterprise.tenancy.rows import TENANT
+from dataflow.enterprise.tenancy.rows import TENANT, tenant_of
 from dataflow.errors import TenancyError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class StrictTenancy:
     def context(self, call: "Call", *, writes: bool) -> Mapping[str, str]:
         """Return the tenant; none is one that owns nothing."""
         del writes
-        return {"tenant": call.options.get(TENANT) or call.around("tenant") or ""}
+        known = call.around("tenant") is not None or call.options.get(TENANT) is not None
+        return {"tenant": tenant_of(call) if known else ""}
 
     def sql(self, core: "Core", ambient: Mapping[Any, Any], statements: "Sequence[Statement]") -> None:
         """Refuse definitions: they could take the walls down."""
