@@ -138,6 +138,11 @@ def _no_server() -> str:
     raise RuntimeError(msg)
 
 
+def new_database() -> str:
+    """Return the URL of an empty database."""
+    return SERVER()
+
+
 SERVER: Callable[[], str] = _no_server
 """Makes a database and returns its URL; set by the command line."""
 

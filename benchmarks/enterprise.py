@@ -108,5 +108,5 @@ async def sqlite_features() -> AsyncGenerator[Contest, None]:
 @case("features/postgresql")
 async def postgres_features() -> AsyncGenerator[Contest, None]:
     """Features on PostgreSQL databases."""
-    async for contest in _contests(lambda: databases.SERVER(), "PostgreSQL"):
+    async for contest in _contests(databases.new_database, "PostgreSQL"):
         yield contest

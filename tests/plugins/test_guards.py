@@ -1,5 +1,6 @@
-"""A stranger's guard watches over every call: what connections know, which SQL is refused, who passes; on both databases.
+"""A stranger's guard watches over every call: what connections know, which SQL is refused, who passes.
 
+On both databases.
 The feature beside it uses the rest of the vocabulary: what is expected of rows, what runs before, what is authorized.
 """
 
@@ -73,7 +74,8 @@ class Counting:
             column = plan.table.c.changes
             plan.set("changes", column + 1)
             if plan.options.get("changes"):
-                plan.expect(column == plan.given("changes", plan.model.fields["changes"].encode, like=column), self.differs)
+                given = plan.given("changes", plan.model.fields["changes"].encode, like=column)
+                plan.expect(column == given, self.differs)
             plan.before(self.note)
         plan.authorize(lambda call, fields: self.notes.append(("asked", plan.operation, fields)))
 
@@ -118,7 +120,7 @@ def world(request, tmp_path):
         @db.model
         class Note:
             text: str
-            __dataflow__ = {"counting": True}
+            __dataflow__ = {"counting": True}  # noqa: RUF012
 
         db.express_sync.bulk_create("Note", [{"text": text} for text in "abc"])
         plugin.guard.asked.clear()
@@ -142,7 +144,7 @@ def test_a_guard_is_asked_before_every_statement_and_knows_who_and_where(world):
 
 
 def test_sql_of_the_users_own_is_refused_by_build_and_by_every_way_to_run_it(world):
-    db, plugin = world
+    db, _ = world
 
     @db.register_node
     class Peek(BaseDataFlowNode):
@@ -167,7 +169,8 @@ def test_sql_of_the_users_own_is_refused_by_build_and_by_every_way_to_run_it(wor
 def test_the_database_refuses_what_a_guard_seals_also_inside_a_transaction(world):
     db, plugin = world
     plugin.guard.refused = True
-    read = db.workflow().add_node("AsyncSQLDatabaseNode", "sql", {"query": "SELECT text FROM notes ORDER BY id"}).build()
+    query = {"query": "SELECT text FROM notes ORDER BY id"}
+    read = db.workflow().add_node("AsyncSQLDatabaseNode", "sql", query).build()
     assert LocalRuntime().execute(read)[0]["sql"]["result"]["row_count"] == 3
     for scoped in (False, True):
         builder = db.workflow()
@@ -201,7 +204,7 @@ def test_passing_a_guard_is_announced_to_all_of_them(tmp_path):
 
 
 def test_what_a_feature_expects_is_checked_where_it_is_written(world):
-    db, plugin = world
+    db, _ = world
     x = db.express_sync
     assert x.update("Note", 1, {"text": "x", "changes": 0})["changes"] == 1
     for call in (
@@ -244,9 +247,9 @@ def test_guards_that_are_none_or_share_a_name_are_refused():
 
     with pytest.raises(PluginError, match="no Guard: it lacks name"):
         DataFlow(":memory:", plugins=[Odd()])
+    plugins = [Plugin("one"), Plugin("two")]
+    plugins[1].dataflow_settings = None
     with pytest.raises(PluginConflictError, match="the guard 'watch' is provided twice"):
-        plugins = [Plugin("one"), Plugin("two")]
-        plugins[1].dataflow_settings = None
         DataFlow(":memory:", plugins=plugins)
 
 

@@ -189,7 +189,9 @@ def test_a_faulty_plugin_is_refused_with_the_way_to_do_without_it(make):
 def test_a_tolerant_plugin_set_collects_the_fault_and_keeps_the_other_plugins(make):
     bad = make()
     setting = SettingSpec("colour", str, "blue")
-    plugins = PluginSet([bad, plugin("zebra", dataflow_settings=lambda: [setting])], disabled=frozenset({"enterprise"}), strict=False)
+    plugins = PluginSet(
+        [bad, plugin("zebra", dataflow_settings=lambda: [setting])], disabled=frozenset({"enterprise"}), strict=False
+    )
     (broken,) = [info for info in plugins.infos if info.state == "broken"]
     assert broken.reason.startswith(f"plugin {broken.name!r}")
     assert "(fix: " in broken.reason

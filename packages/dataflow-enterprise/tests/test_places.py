@@ -57,7 +57,11 @@ def test_tenant_id_of_a_call_has_to_agree_and_none_is_an_error(placed):
         with pytest.raises(TenancyError) as refused:
             x.list("Note", tenant_id="bolt")
         assert refused.value.code == "other-tenant"
-    for call in (lambda: x.list("Note"), lambda: x.create("Note", {"text": "x"}), lambda: x.list("Note", tenant_id="acme")):
+    for call in (
+        lambda: x.list("Note"),
+        lambda: x.create("Note", {"text": "x"}),
+        lambda: x.list("Note", tenant_id="acme"),
+    ):
         with pytest.raises(TenancyError) as refused:
             call()
         assert refused.value.code == "no-tenant"
@@ -96,20 +100,20 @@ def test_a_transaction_stays_in_its_place(placed):
 
 
 def test_no_call_is_among_all_tenants(placed):
-    with pytest.raises(TenancyError):
-        with placed.all_tenants(reason="all"):
-            placed.express_sync.list("Note")
+    with pytest.raises(TenancyError), placed.all_tenants(reason="all"):
+        placed.express_sync.list("Note")
 
 
 def test_every_model_belongs_to_tenants_where_each_has_a_place(tmp_path):
     from dataflow import DataFlow
 
+    class Country:
+        name: str
+
     with DataFlow(f"sqlite:///{tmp_path / 'a.db'}", tenant_isolation="database") as db:
         with pytest.raises(ConfigurationError, match="not multi-tenant"):
-
-            @db.model
-            class Country:
-                name: str
+            db.model(Country)
+        assert db.list_models() == []
 
     with pytest.raises(ConfigurationError, match="SQLite has no schemas"):
         DataFlow(":memory:", tenant_isolation="schema")

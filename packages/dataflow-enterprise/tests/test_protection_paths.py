@@ -39,7 +39,7 @@ class Shop:
             class Item:
                 name: str
                 price: int = 0
-                __indexes__ = [{"name": "uq_item", "fields": ["name"], "unique": True}]  # noqa: RUF012
+                __indexes__ = [{"name": "uq_item", "fields": ["name"], "unique": True}]
 
             @db.model
             class Note:

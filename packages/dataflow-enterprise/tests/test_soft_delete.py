@@ -249,7 +249,10 @@ def test_deleting_counts_as_a_change_of_the_version(opening):
 def test_a_delete_whose_filter_looks_at_the_children_it_deletes_reaches_the_parent(opening):
     x = filled(opening(), "cascade")
     assert x.call("delete", "Book", conditions={"pages": {"number": 2}, "title": "Ann one"})["deleted"] == 1
-    assert x.bulk_delete("Author", filter={"books": {"title": "Bob one"}}, return_ids=True) == {"deleted": 1, "ids": [2]}
+    assert x.bulk_delete("Author", filter={"books": {"title": "Bob one"}}, return_ids=True) == {
+        "deleted": 1,
+        "ids": [2],
+    }
     assert counts(x) == (1, 1, 2)
 
 

@@ -223,7 +223,7 @@ def test_blocks_nest_and_belong_to_their_task_and_thread(opening):
 
 def test_a_workflow_runs_for_the_tenant_that_surrounds_it_in_all_its_nodes(opening):
     db = opening()
-    x, _ = both(db)
+    both(db)
 
     @db.register_node
     class Names(BaseDataFlowNode):

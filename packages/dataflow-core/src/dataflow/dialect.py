@@ -203,7 +203,7 @@ class Dialect:
         return self.sqlalchemy.identifier_preparer.quote_identifier(identifier)
 
     def table_name(self, name: str) -> str:
-        """Write a table's name as statements on rows name it; with its schema, where SQL of the user's own is confined."""
+        """Write a table's name as statements on rows do; with its schema, where SQL of the user's own is confined."""
         return self.quote(name)
 
     def placeholder(self, position: int) -> str:
@@ -264,8 +264,10 @@ class Dialect:
         return None
 
     def nulling(self, name: str, child: str, columns: Sequence[str], parent: str, remotes: Sequence[str]) -> str:
-        """Return the statement that creates a trigger `name`: before a row of `parent` is deleted, it sets the last of
-        `columns` to NULL in the rows of `child` that refer to it.
+        """Return the statement that creates a trigger, for databases without `set_null_of`.
+
+        Before a row of `parent` is deleted, it sets the last of `columns` to NULL in the rows of `child` that refer to
+        the row by them.
         """
         del name, child, columns, parent, remotes
         raise self._cannot("set_null_of_one_column")

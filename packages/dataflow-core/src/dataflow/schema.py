@@ -188,41 +188,48 @@ def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: 
         SchemaError: a table lacks a column, or is missing while `create` is False.
     """
     existing = set((yield from dialect.list_tables()))
-    later: list[sa.ForeignKeyConstraint] = []
-    afterwards: list[str] = []
+    later: list[Command] = []
     for model in models:
-        if model.spec.table not in existing:
-            if not create:
-                raise _missing_table(model.spec)
+        if model.spec.table in existing:
+            yield from _complete(model, dialect, create=create)
+        elif create:
             existing.add(model.spec.table)
-            keys = sorted(model.table.foreign_key_constraints, key=lambda key: str(key.name))
-            now = [key for key in keys if dialect.references_ahead or key.referred_table.name in existing]
-            later += [key for key in keys if key not in now]
-            afterwards += model.table.info["afterwards"]
-            yield _ddl(CreateTable(model.table, include_foreign_key_constraints=now), dialect), ()
-            for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
-                yield _ddl(CreateIndex(index), dialect), ()
-            for extra in model.spec.ddl_extras:
-                if isinstance(extra, str):
-                    yield Command(extra, COUNT, writes=True), ()
-            continue
-        columns = yield from dialect.list_columns(model.spec.table)
-        _check_columns(model.spec, {column.name for column in columns})
-        if create:
-            present = set((yield from dialect.list_indexes(model.spec.table)))
-            for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
-                if str(index.name) not in present:
-                    yield _ddl(CreateIndex(index), dialect), ()
-    for key in later:  # models that refer to each other
-        yield _ddl(AddConstraint(key), dialect), ()
-    for sql in afterwards:
-        yield Command(sql, COUNT, writes=True), ()
+            yield from _create_table(model, dialect, existing, later)
+        else:
+            raise _missing_table(model.spec)
+    for command in later:
+        yield command, ()
     for model in models:
         for extra in _extras(model.spec):
             if not (yield from extra.present(dialect, model.spec)):
                 if not create:
                     raise _missing_extra(model.spec, extra)
                 yield from extra.create(dialect, model.spec)
+
+
+def _create_table(model: "BoundModel", dialect: Dialect, existing: set[str], later: list[Command]) -> Program[None]:
+    """Create a table; what has to wait until all tables are there is appended to `later`."""
+    keys = sorted(model.table.foreign_key_constraints, key=lambda key: str(key.name))
+    now = [key for key in keys if dialect.references_ahead or key.referred_table.name in existing]
+    yield _ddl(CreateTable(model.table, include_foreign_key_constraints=now), dialect), ()
+    for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
+        yield _ddl(CreateIndex(index), dialect), ()
+    for extra in model.spec.ddl_extras:
+        if isinstance(extra, str):
+            yield Command(extra, COUNT, writes=True), ()
+    later += [_ddl(AddConstraint(key), dialect) for key in keys if key not in now]  # models that refer to each other
+    later += [Command(sql, COUNT, writes=True) for sql in model.table.info["afterwards"]]
+
+
+def _complete(model: "BoundModel", dialect: Dialect, *, create: bool) -> Program[None]:
+    """Check the columns of a table, and create the indexes it lacks."""
+    columns = yield from dialect.list_columns(model.spec.table)
+    _check_columns(model.spec, {column.name for column in columns})
+    if create:
+        present = set((yield from dialect.list_indexes(model.spec.table)))
+        for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
+            if str(index.name) not in present:
+                yield _ddl(CreateIndex(index), dialect), ()
 
 
 def _missing_table(model: ModelSpec) -> SchemaError:

@@ -331,8 +331,8 @@ class BulkUpdate(_ByFilter):
         seen: dict[tuple[Any, ...], int] = {}
         for index, row in enumerate(rows):
             try:
-                row, expected = self._expected(row, around)
-                shape_key, found, key, operands = self._row(row)
+                plain, expected = self._expected(row, around)
+                shape_key, found, key, operands = self._row(plain)
                 self._refuse_repeated(key, index, seen)
                 shaping = {**dict(extra), **{name: True for name in expected if name not in self.bound.spec.scope}}
                 inner = tuple(shaping.items())
@@ -525,9 +525,7 @@ class BulkDelete(_ByFilter):
             keys += found
         return Result({"deleted": deleted, **({"ids": keys} if ids else {})})
 
-    def _compile(
-        self, document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool, by_key: bool
-    ) -> Plan:
+    def _compile(self, document: Mapping[str, Any], limit: int | None, extra: Any, *, ids: bool, by_key: bool) -> Plan:
         builder = PlanBuilder(self.bound, self.name, "delete", options=dict(extra))
         builder.by_key = by_key
         builder.apply_features()

@@ -260,7 +260,7 @@ class ModelOperation:
         return shaping + self.surrounded(call)
 
     def surrounded(self, call: Call) -> tuple[tuple[str, Any], ...]:
-        """Return what depends on the surroundings of a call, for the plan key; related models may have such features."""
+        """Return what depends on the surroundings of a call, for the plan key; related models may have features too."""
         keyed = self.bound.core.keyed if self.bound.relations else self.keyed
         return tuple((f"@{feature.name}", feature.plan_key(call)) for feature in keyed)
 

@@ -224,7 +224,6 @@ class Upsert(ModelOperation):
         statement = statement.returning(*builder.returned(columns))
         return builder.compile(statement, operands=operands, columns=columns)
 
-
     def _untouched(self, change: Plan, key: Mapping[str, Any], call: Call) -> Program[UniqueError]:
         """Build the error for a record that is there, and that what features demand of a change excluded.
 

@@ -201,8 +201,8 @@ class Guard(Protocol):
 
     ``seal(call, command) -> Callable[[], DataFlowError] | None``: where it returns a function, the database refuses the
     command if it writes, and what the function returns is raised then.
-    ``shield(call, command) -> Shield | None``: its ``denies(effect, table, column) -> bool`` is asked, by databases that
-    can, about each change of a statement; where one was denied, its ``error()`` is raised.
+    ``shield(call, command) -> Shield | None``: its ``denies(effect, table, column) -> bool`` is asked, by databases
+    that can, about each change of a statement; where one was denied, its ``error()`` is raised.
     ``active(core) -> bool``: whether it has something to watch over, asked when a model was registered; calls of a
     DataFlow without active guards cost nothing for them.
     ``schema(core, ambient) -> None``: asked before tables are created; raises to refuse it.
@@ -239,8 +239,8 @@ class Feature(Protocol):
 
     A feature whose `extend_plan` depends on what surrounds a call (``Call.ambient``) also has a method
     ``plan_key(call) -> Hashable``: calls with different keys get different plans, and ``extend_plan`` finds the key
-    in ``plan.options["@" + name]``. A feature with a method ``check_node(operation, params) -> list[Problem]`` is asked by
-    `build()` about the constants of each node of the model; `operation` is the bound operation.
+    in ``plan.options["@" + name]``. A feature with a method ``check_node(operation, params) -> list[Problem]`` is asked
+    by `build()` about the constants of each node of the model; `operation` is the bound operation.
 
     Attributes:
         name: unique among the features of a model.

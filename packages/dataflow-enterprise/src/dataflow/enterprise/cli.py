@@ -27,7 +27,9 @@ def audit() -> None:
 @app_option
 @json_option
 @click.pass_context
-def verify(context: click.Context, model: str | None, files: tuple[Path, ...], app: str | None, *, as_json: bool) -> None:
+def verify(
+    context: click.Context, model: str | None, files: tuple[Path, ...], app: str | None, *, as_json: bool
+) -> None:
     """Follow every hash chain and compare the tables with the log; MODEL compares one table only.
 
     Ends with 1 where anything was tampered with, is missing or differs.
@@ -91,4 +93,6 @@ def entries(model: str, limit: int, actor: str | None, app: str | None, *, as_js
         return
     for entry in listed:
         what = ", ".join(entry["changed"])
-        click.echo(f"{entry['at']:%Y-%m-%d %H:%M:%S}  {entry['actor']}  {entry['action_type']} {entry['record_id']}: {what}")
+        click.echo(
+            f"{entry['at']:%Y-%m-%d %H:%M:%S}  {entry['actor']}  {entry['action_type']} {entry['record_id']}: {what}"
+        )

@@ -18,6 +18,7 @@ import attrs
 from dataflow.errors import DataFlowError, QueryError, UniqueError
 from dataflow.model import ModelSpec
 from dataflow.sqlite.enclosure import COLUMNS, INNER, OUTLAWED, RESERVED, UNIQUE, WRITER, Table, quoted
+from dataflow.sqlite.functions import take_fault
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_$\x80-\U0010ffff]+")
 _VERB = re.compile(r"(?:[\s;\ufeff]|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*([A-Za-z]*)", re.DOTALL)
@@ -141,6 +142,7 @@ class Confinement:
         self._counted, self._total = 0, raw.total_changes
         before = self._total
         self._now, self._fresh, self._deep = text, fresh, False
+        take_fault()  # what another tenant's statement may have left
         try:
             cursor = raw.execute(text.sql, arguments)
             rows = cursor.fetchall()

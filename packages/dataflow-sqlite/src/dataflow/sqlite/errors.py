@@ -26,6 +26,8 @@ def translate(error: sqlite3.Error, path: str) -> e.DataFlowError:
         if fault.startswith("the sum"):
             hint = "declare the field as Decimal, or sum fewer rows"
         return e.QueryError(fault or text, hint=hint, code="arithmetic")
+    if name == "SQLITE_AUTH":
+        return e.QueryError("the statement may not do that", hint="it changes what is protected", code="denied")
     if name == "SQLITE_INTERRUPT":
         return e.DatabaseTimeout("the statement was interrupted", hint="raise the timeout of the runtime (seconds)")
     return _environment(name, text, path) or _query(text)

@@ -6,7 +6,8 @@ Knows the link it leases only by its parts (`raw`, `aio`, `guard`, `lock`); open
 import asyncio
 import re
 import sqlite3
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow.dialect import COUNT, MANY, ROWS, Command, Program
@@ -68,6 +69,7 @@ class SQLiteSession:
         depth: open transaction (1) plus savepoints.
         max_parameters: as the connection reports.
         privileged: whether SQL of the user's own sees the records of all tenants.
+        shield: asked about each change of SQL of the user's own, where a policy wants it.
         place: whose file it is, where each tenant has its own.
     """
 
@@ -82,6 +84,7 @@ class SQLiteSession:
         "max_parameters",
         "place",
         "privileged",
+        "shield",
     )
 
     def __init__(self, link: "Link", *, privileged: bool = True) -> None:
@@ -95,6 +98,7 @@ class SQLiteSession:
         self.max_parameters = link.max_parameters
         self.privileged = privileged
         self.place: str | None = None
+        self.shield: Denies | None = None
         if link.confinement is not None:
             link.context = {}  # whoever comes next says whom it serves
 
@@ -193,8 +197,9 @@ class SQLiteSession:
             return raw.executemany(command.sql, arguments).rowcount
         self._dirty = self._dirty or _STATEFUL.search(command.sql) is not None
         before = raw.total_changes
-        cursor = raw.execute(command.sql, arguments)
-        rows = cursor.fetchall()
+        with _shielded(raw, self.shield):
+            cursor = raw.execute(command.sql, arguments)
+            rows = cursor.fetchall()
         changed = cursor.rowcount
         if changed < 0 and raw.total_changes > before:
             changed = _changes(raw)
@@ -251,6 +256,36 @@ class SQLiteSession:
             self._link.lock.release()
 
     abandon = release_blocking
+
+
+Denies = Callable[[str, str, str], bool]
+_CHANGES = {
+    sqlite3.SQLITE_INSERT: "create",
+    sqlite3.SQLITE_UPDATE: "update",
+    sqlite3.SQLITE_DELETE: "delete",
+    sqlite3.SQLITE_DROP_TABLE: "delete",
+}
+
+
+@contextmanager
+def _shielded(raw: sqlite3.Connection, denies: Denies | None) -> Iterator[None]:
+    """Ask about every change of the statement that is prepared meanwhile, also by triggers, views and foreign keys."""
+    if denies is None:
+        yield
+        return
+
+    def authorize(action: int, table: str | None, column: str | None, schema: str | None, source: str | None) -> int:
+        del schema, source
+        effect = _CHANGES.get(action)
+        named = column if action == sqlite3.SQLITE_UPDATE and column else ""
+        denied = effect is not None and denies(effect, table or "", named)
+        return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
+    raw.set_authorizer(authorize)
+    try:
+        yield
+    finally:
+        raw.set_authorizer(None)
 
 
 def _changes(raw: sqlite3.Connection) -> int:

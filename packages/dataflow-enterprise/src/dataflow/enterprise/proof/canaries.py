@@ -1,7 +1,7 @@
 """No value of another tenant ever appears: random programs as one tenant, beside rows of another full of canaries.
 
-``python -m dataflow.enterprise.proof.canaries sqlite:///canaries.db --operations 200000 --isolation strict`` prints what
-was done. Every result and every error, down to its causes, is searched; the other tenant's rows must be the same at the
+``python -m dataflow.enterprise.proof.canaries sqlite:///canaries.db --operations 200000 --isolation strict`` prints
+what was done. Every result and every error, down to its causes, is searched; the other tenant's rows must be the same at the
 end. ``--without rewriting`` takes the conditions out of the framework's own statements, so that the database is alone.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from time import perf_counter
 from typing import Annotated, Any
 from unittest import mock
@@ -82,7 +83,7 @@ def _declare(db: DataFlow, options: dict[str, bool]) -> None:
         data: dict[str, Any] | None = None
         tags: list[str] | None = None
         __dataflow__ = wish
-        __indexes__ = [{"name": "uq_account_email", "fields": ["email"], "unique": True}]  # noqa: RUF012
+        __indexes__ = [{"name": "uq_account_email", "fields": ["email"], "unique": True}]
 
     class Entry:
         account_id: Annotated[int, ForeignKey("Account", on_delete="cascade")]
@@ -119,12 +120,18 @@ def _account(number: int, *, canary: bool) -> dict[str, Any]:
 def _fill(db: DataFlow, tenant: str, *, canary: bool) -> list[int]:
     x = db.express_sync
     with db.tenant(tenant), db.actor(f"{tenant}-admin"):
-        ids: list[int] = x.bulk_create("Account", [_account(n, canary=canary) for n in range(12)], return_ids=True)["ids"]
+        ids: list[int] = x.bulk_create("Account", [_account(n, canary=canary) for n in range(12)], return_ids=True)[
+            "ids"
+        ]
         text = "CANARY entry" if canary else "entry"
-        rows = [{"account_id": ids[n % 12], "text": f"{text} {n}", "amount": 770077001 if canary else n} for n in range(24)]
+        rows = [
+            {"account_id": ids[n % 12], "text": f"{text} {n}", "amount": 770077001 if canary else n} for n in range(24)
+        ]
         x.bulk_create("Entry", [{**row, "badge_id": f"K{n % 6}"} for n, row in enumerate(rows)])
         label = "CANARY badge" if canary else "badge"
-        x.bulk_create("Badge", [{"id": f"K{n}", "label": f"{label} {n}", "worth": 770077002 if canary else n} for n in range(6)])
+        x.bulk_create(
+            "Badge", [{"id": f"K{n}", "label": f"{label} {n}", "worth": 770077002 if canary else n} for n in range(6)]
+        )
     return ids
 
 
@@ -181,8 +188,29 @@ class Program:
         by_model: dict[str, list[dict[str, Any]]] = {
             "Account": [
                 {"email": pick([self._email(), {"$in": [self._email(), self._email()]}, {"$startswith": "user"}])},
-                {"secret": pick([{"$ilike": "%canary%"}, {"$regex": "^C"}, {"$contains": "ARY"}, {"$ne": "mine 1"}, {"$endswith": "1"}])},
-                {"size": pick([{"$gt": 700}, {"$between": [0, 10**9]}, {"$nin": [1, 2]}, {"$gte": 770077000}, {"$lt": 10}, {"$lte": 10}])},
+                {
+                    "secret": pick(
+                        [
+                            {"$ilike": "%canary%"},
+                            {"$regex": "^C"},
+                            {"$contains": "ARY"},
+                            {"$ne": "mine 1"},
+                            {"$endswith": "1"},
+                        ]
+                    )
+                },
+                {
+                    "size": pick(
+                        [
+                            {"$gt": 700},
+                            {"$between": [0, 10**9]},
+                            {"$nin": [1, 2]},
+                            {"$gte": 770077000},
+                            {"$lt": 10},
+                            {"$lte": 10},
+                        ]
+                    )
+                },
                 {"ratio": pick([{"$gt": 1e70}, {"$lt": 3.0}])},
                 {"price": pick([{"$gte": Decimal(770)}, {"$eq": Decimal(number)}])},
                 {"flag": pick([True, {"$ne": False}])},
@@ -227,7 +255,11 @@ class Program:
         return {self.chance.choice(["include_deleted", "only_deleted"]): True}
 
     def _include(self, model: str) -> dict[str, Any]:
-        choices = {"Account": ["entries", "entries.badge"], "Entry": ["account", "badge", "account.entries"], "Badge": ["entries.account"]}
+        choices = {
+            "Account": ["entries", "entries.badge"],
+            "Entry": ["account", "badge", "account.entries"],
+            "Badge": ["entries.account"],
+        }
         return {"include": [self.chance.choice(choices[model])]} if self.chance.random() < 0.4 else {}
 
     # -- operations: (model, parameters) --------------------------------------------------------------------------
@@ -251,7 +283,9 @@ class Program:
     def _changes(self, model: str) -> dict[str, Any]:
         n = self.chance.randrange(50)
         if model == "Account":
-            return self.chance.choice([{"secret": f"mine {n}"}, {"size": {"$inc": n}}, {"email": self._email()}, {"tags": {"$append": "y"}}])
+            return self.chance.choice(
+                [{"secret": f"mine {n}"}, {"size": {"$inc": n}}, {"email": self._email()}, {"tags": {"$append": "y"}}]
+            )
         return {"text": f"t{n}"} if model == "Entry" else {"label": f"l{n}"}
 
     def _do_update(self) -> tuple[str, dict[str, Any]]:
@@ -268,7 +302,9 @@ class Program:
 
     def _do_list(self) -> tuple[str, dict[str, Any]]:
         model = self._model()
-        page = self.chance.choice([{}, {"limit": 3}, {"limit": 5, "offset": 2}, {"include_total": True}, {"count_only": True}])
+        page: dict[str, Any] = self.chance.choice(
+            [{}, {"limit": 3}, {"limit": 5, "offset": 2}, {"include_total": True}, {"count_only": True}]
+        )
         sort = {"sort": [self.chance.choice(["-id", "id"])]} if self.chance.random() < 0.5 else {}
         return model, {"filter": self._condition(model), **page, **sort, **self._reading(), **self._include(model)}
 
@@ -280,7 +316,11 @@ class Program:
         model, pick = self._model(), self.chance.choice
         number = {"Account": "size", "Entry": "amount", "Badge": "worth"}[model]
         text = {"Account": "secret", "Entry": "text", "Badge": "label"}[model]
-        wanted = {"n": {"$count": "*"}, "a": {pick(["$sum", "$avg", "$min", "$max"]): number}, "t": {pick(["$max", "$count_distinct"]): text}}
+        wanted = {
+            "n": {"$count": "*"},
+            "a": {pick(["$sum", "$avg", "$min", "$max"]): number},
+            "t": {pick(["$max", "$count_distinct"]): text},
+        }
         group = {"group_by": [text], "having": {"n": {"$gte": 1}}} if self.chance.random() < 0.5 else {}
         return model, {"aggregate": wanted, "filter": self._condition(model), **group, **self._reading()}
 
@@ -315,7 +355,10 @@ class Program:
 
     def _do_bulk_upsert(self) -> tuple[str, dict[str, Any]]:
         if self.chance.random() < 0.5:
-            return "Badge", {"data": [{"id": key, "label": "u"} for key in {self._key(), self._key()}], "return_ids": True}
+            return "Badge", {
+                "data": [{"id": key, "label": "u"} for key in {self._key(), self._key()}],
+                "return_ids": True,
+            }
         rows = [_account(n, canary=False) for n in self.chance.sample(range(16), 3)]
         return "Account", {"data": rows, "key_fields": ["email"], "return_ids": True}
 
@@ -329,7 +372,14 @@ class Program:
     def _do_audit(self) -> tuple[str, dict[str, Any]]:
         model = self._model()
         key = self._key() if model == "Badge" else self._id()
-        return model, self.chance.choice([{"record_id": key}, {"limit": 5}, {"actor": "acme-admin", "limit": 2}, {"action_type": "update", "limit": 3}])
+        return model, self.chance.choice(
+            [
+                {"record_id": key},
+                {"limit": 5},
+                {"actor": "acme-admin", "limit": 2},
+                {"action_type": "update", "limit": 3},
+            ]
+        )
 
     # -- running --------------------------------------------------------------------------------------------------
     def run(self) -> None:
@@ -342,7 +392,7 @@ class Program:
             model, params = make()
             if self.chance.random() < 0.03:
                 params["tenant_id"] = self.chance.choice([ME, OTHER])
-            self._watched(name, lambda name=name, model=model, params=params: self._call(name, model, params), (model, params))
+            self._watched(name, partial(self._call, name, model, params), (model, params))
 
     def _call(self, name: str, model: str, params: dict[str, Any]) -> Any:
         route = self.chance.choice(("sync", "async", "workflow", "scope"))
@@ -360,7 +410,9 @@ class Program:
 
     def _sql(self) -> None:
         dialect = self.db.core.dialect.name
-        query = canary_sql.query(self.chance, dialect, confined=self.isolation != "shared", rows=self.isolation in ("shared", "strict"))
+        query = canary_sql.query(
+            self.chance, dialect, confined=self.isolation != "shared", rows=self.isolation in ("shared", "strict")
+        )
         self.outcome.kinds["sql"] += 1
         params = {"query": query, "fetch_mode": self.chance.choice(["all", "all", "one", "value"])}
 
@@ -387,7 +439,9 @@ class Program:
             return
         seen = CANARY.search(found)
         if seen:
-            outcome.faults.append(f"{name} shows {seen[0]!r}: {found[max(seen.start() - 80, 0) : seen.end() + 40]}; {what}"[:900])
+            outcome.faults.append(
+                f"{name} shows {seen[0]!r}: {found[max(seen.start() - 80, 0) : seen.end() + 40]}; {what}"[:900]
+            )
 
 
 def _told(error: BaseException) -> str:
@@ -423,13 +477,18 @@ def _state(db: DataFlow) -> str:
     with db.tenant(OTHER):
         found = {}
         for model in ("Account", "Entry", "Badge"):
-            names = {"include_deleted": True} if db.get_spec(model).ends else {}
-            found[model] = [{k: v for k, v in row.items() if k != "id" or model == "Badge"} for row in db.express_sync.list(model, **names)["records"]]
+            options: dict[str, Any] = {"include_deleted": True} if db.get_spec(model).ends else {}
+            found[model] = db.express_sync.list(model, **options)["records"]
         return repr(found)
 
 
 def run(
-    place: Callable[[int], tuple[str, dict[str, Any]]], *, operations: int, isolation: str, rewriting: bool = True, seed: int = 1
+    place: Callable[[int], tuple[str, dict[str, Any]]],
+    *,
+    operations: int,
+    isolation: str,
+    rewriting: bool = True,
+    seed: int = 1,
 ) -> Outcome:
     """Run programs over all feature subsets.
 
@@ -443,7 +502,7 @@ def run(
     outcome = Outcome()
     each = max(operations // len(SUBSETS) // PROGRAM, 1)
     for number, options in enumerate(SUBSETS):
-        chance = random.Random(seed * 100 + number)  # noqa: S311  # a seed, not a secret
+        chance = random.Random(seed * 100 + number)
         url, settings = place(number)
         with ExitStack() as stack:
             db = stack.enter_context(DataFlow(url, tenant_isolation=isolation, **settings))
@@ -477,7 +536,8 @@ def _refill(db: DataFlow) -> None:
     ids = [record["id"] for record in x.list("Account", fields=["id"])["records"]]
     x.bulk_create("Entry", [{"account_id": key, "text": "entry", "badge_id": "K1"} for key in ids[:6]])
     if x.count("Entry")["count"] > 200:
-        x.bulk_delete("Entry", filter={"amount": 0}, **({"soft_delete": False} if db.get_spec("Entry").ends else {}))
+        hard: dict[str, Any] = {"soft_delete": False} if db.get_spec("Entry").ends else {}
+        x.bulk_delete("Entry", filter={"amount": 0}, **hard)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -493,13 +553,18 @@ def main(arguments: list[str] | None = None) -> int:
     def place(number: int) -> tuple[str, dict[str, Any]]:
         settings: dict[str, Any] = {"multi_tenant": True, "tenant_database_prefix": f"c{number}_"}
         if given.url.startswith("sqlite"):
-            return given.url.replace(".db", f"_{given.isolation}_{number}.db"), {**settings, "sqlite_synchronous": "OFF"}
+            return given.url.replace(".db", f"_{given.isolation}_{number}.db"), {
+                **settings,
+                "sqlite_synchronous": "OFF",
+            }
         if given.isolation not in ("schema", "database"):
             settings["postgres_schema"] = f"canaries_{number}"
         return given.url, {**settings, "pool_size": 2}
 
     start = perf_counter()
-    outcome = run(place, operations=given.operations, isolation=given.isolation, rewriting=not given.without, seed=given.seed)
+    outcome = run(
+        place, operations=given.operations, isolation=given.isolation, rewriting=not given.without, seed=given.seed
+    )
     told = {
         "operations": outcome.operations,
         "isolation": given.isolation,

@@ -4,8 +4,9 @@ import random
 
 _OWN = (
     "SELECT count(*) AS n, max(secret) AS s FROM accounts WHERE tenant_id = 'acme'",
-    "SELECT e.text, a.secret FROM entries e JOIN accounts a ON a.id = e.account_id AND a.tenant_id = e.tenant_id"
-    " WHERE e.tenant_id = 'acme' LIMIT 5",
+    """\
+SELECT e.text, a.secret FROM entries e JOIN accounts a ON a.id = e.account_id AND a.tenant_id = e.tenant_id
+WHERE e.tenant_id = 'acme' LIMIT 5""",
     "UPDATE badges SET worth = worth + 1 WHERE tenant_id = 'acme'",
 )
 _ANY = (
@@ -16,13 +17,15 @@ _ANY = (
     "SELECT a.secret, b.label FROM accounts a CROSS JOIN badges b ORDER BY 1 LIMIT 5",
     "SELECT e.text, b.label FROM entries e LEFT JOIN badges b ON b.id = e.badge_id WHERE b.worth > 1000",
     "SELECT secret FROM accounts WHERE id IN (SELECT account_id FROM entries WHERE amount > 1000)",
-    "WITH everything AS (SELECT secret AS s FROM accounts UNION ALL SELECT text FROM entries UNION ALL SELECT label FROM badges)"
-    " SELECT max(s) AS s, count(*) AS n FROM everything",
+    """\
+WITH everything AS (
+  SELECT secret AS s FROM accounts UNION ALL SELECT text FROM entries UNION ALL SELECT label FROM badges)
+SELECT max(s) AS s, count(*) AS n FROM everything""",
     "SELECT secret, row_number() OVER (ORDER BY secret) AS r FROM accounts ORDER BY secret LIMIT 3",
     "SELECT (SELECT max(secret) FROM accounts) AS s, (SELECT max(label) FROM badges) AS l",
     "SELECT count(*) AS n FROM accounts WHERE secret LIKE 'CANARY%'",
     "SELECT 1 AS found WHERE EXISTS (SELECT 1 FROM accounts WHERE size > 1000000)",
-    "SELECT \"secret\" AS s FROM \"accounts\" WHERE \"email\" = 'user1@x'",
+    'SELECT "secret" AS s FROM "accounts" WHERE "email" = \'user1@x\'',
     "UPDATE accounts SET secret = 'mine now' WHERE secret LIKE 'CANARY%'",
     "UPDATE badges SET label = (SELECT max(secret) FROM accounts)",
     "UPDATE entries SET text = 'e' WHERE amount > 1000",
@@ -36,7 +39,9 @@ _ROWS = (
     "SELECT * FROM badges WHERE tenant_id <> 'acme'",
     "SELECT tenant_id, count(*) AS n FROM entries GROUP BY tenant_id",
     "UPDATE badges SET tenant_id = 'acme'",
-    "INSERT INTO badges (id, label, worth, tenant_id) SELECT 'X' || id, label, worth, 'acme' FROM badges WHERE worth > 1000",
+    """\
+INSERT INTO badges (id, label, worth, tenant_id)
+SELECT 'X' || id, label, worth, 'acme' FROM badges WHERE worth > 1000""",
     "SELECT secret FROM accounts WHERE tenant_id IN (SELECT tenant_id FROM badges)",
 )
 _SQLITE = (
@@ -45,7 +50,9 @@ _SQLITE = (
     "SELECT * FROM sqlite_sequence",
     "SELECT json_group_array(secret) AS s FROM accounts",
     "SELECT * FROM pragma_table_info('accounts')",
-    "SELECT secret FROM accounts NOT INDEXED WHERE CASE WHEN secret LIKE 'CANARY%' THEN abs(-9223372036854775808) END IS NULL",
+    """\
+SELECT secret FROM accounts NOT INDEXED
+WHERE CASE WHEN secret LIKE 'CANARY%' THEN abs(-9223372036854775808) END IS NULL""",
     "SELECT rowid FROM accounts ORDER BY 1 DESC LIMIT 1",
     "INSERT OR REPLACE INTO badges (id, label) VALUES ('K1', 'replaced')",
 )
@@ -75,4 +82,5 @@ def query(chance: random.Random, dialect: str, *, confined: bool, rows: bool) ->
     if not confined:
         return chance.choice(_OWN)
     own = _SQLITE if dialect == "sqlite" else _POSTGRES
-    return chance.choice((*_ANY, *own, *(_ROWS if rows else ())))
+    choices: list[str] = [*_ANY, *own, *(_ROWS if rows else ())]
+    return chance.choice(choices)

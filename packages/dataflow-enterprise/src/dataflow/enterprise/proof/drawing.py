@@ -45,7 +45,9 @@ def draw(rng: Random, world: World, kind: str = "", model: str = "") -> Op:
         kind, model = (kind, rng.choice(soft)) if soft else ("update", model)
     if kind in ("restore", "purge"):
         gone = [name for name in MODELS if any(not world.lives(name, row) for row in world.tables[name])]
-        kind, model = (kind, rng.choice(gone)) if gone else (rng.choice((kind, "delete", "delete", "bulk_delete")), model)
+        kind, model = (
+            (kind, rng.choice(gone)) if gone else (rng.choice((kind, "delete", "delete", "bulk_delete")), model)
+        )
     return _Draw(rng, world, model, kind).op()
 
 

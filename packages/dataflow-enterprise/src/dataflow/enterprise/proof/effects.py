@@ -57,7 +57,11 @@ class Execution:
         self._check_values()
         if self.errors:
             if self.op.kind == "bulk_upsert" and any("version" in row for row in self.params["data"]):
-                self.errors |= {w.UNIQUE, w.FOREIGN, w.CONFLICT}  # rows go one by one, and an earlier one may fail first
+                self.errors |= {
+                    w.UNIQUE,
+                    w.FOREIGN,
+                    w.CONFLICT,
+                }  # rows go one by one, and an earlier one may fail first
             raise Refused(*self.errors)
         return getattr(self, f"do_{self.op.kind}")()
 
@@ -87,7 +91,9 @@ class Execution:
         elif kind in DELETES and self.params.get("include_deleted") and self.params.get("soft_delete", True):
             self.errors.add(("InputError", "bad-parameter"))
         given = [self.params.get(name) for name in ("values", "where", "create", "update")]
-        versions = [values["version"] for values in (self.params, *given) if isinstance(values, dict) and "version" in values]
+        versions = [
+            values["version"] for values in (self.params, *given) if isinstance(values, dict) and "version" in values
+        ]
         if any(version != versions[0] for version in versions):
             self.errors.add(("InputError", "twice"))
         if self.world.protects(self.op, self._changed()) and not self._only_counts():
@@ -161,6 +167,8 @@ class Execution:
                 self._check_changes(params["update"], options=False)
             for row in params.get("data", ()):
                 self._check_changes({name: value for name, value in row.items() if name != "id"})
+                if "id" in row and self._wrong("id", row["id"]):
+                    self.errors |= WRONG
             self._check_repeated([row.get("id") for row in params.get("data", ())])
         elif kind == "bulk_delete" and params.get("filter", True) == {} and not params.get("confirmed"):
             self.errors |= set() if self._only_counts() else {("InputError", "unconfirmed")}
@@ -209,7 +217,9 @@ class Execution:
         for name, value in values.items():
             if self._check_name(name, versions=versions) and not names_only and self._wrong(name, value):
                 self.errors |= WRONG
-        lacking = [name for name, field in MODELS[self.model].items() if field.default is REQUIRED and name not in given]
+        lacking = [
+            name for name, field in MODELS[self.model].items() if field.default is REQUIRED and name not in given
+        ]
         if lacking and not names_only:
             self.errors |= WRONG | {("InputError", "missing-key")}
 

@@ -131,7 +131,7 @@ class Target:
         self.contexts: dict[Around, contextvars.Context] = {}
         self.loop = asyncio.new_event_loop()
         self.world = World(shop)
-        self.read_so_far = 0
+        self.read_so_far: dict[Around, int] = {}
         self.operations = 0
         self.seen: Counter[tuple[str, str]] = Counter()
 
@@ -178,7 +178,8 @@ class Target:
             for model in ("Line", "Order", "Badge", "Customer"):
                 soft = {"soft_delete": False, "include_deleted": True} if self.shop.has(model, "soft_delete") else {}
                 self.call(around, "bulk_delete", model, filter={}, confirmed=True, **soft)
-        self.read_so_far = max([self.read_so_far, *(entry["seq"] for entry in self.entries())])
+        for entry in self.entries():
+            self.read_so_far[entry["around"]] = max(entry["seq"], self.read_so_far.get(entry["around"], 0))
 
     def run(self, step: Step) -> None:
         """Run a step on the database and on the oracle.
@@ -208,7 +209,13 @@ class Target:
         """Count what happened, for the report."""
         for op, wanted in zip(step.ops, expected, strict=False):
             told = [wanted[name] for name in TOLD if name in wanted]
-            outcome = "created" if "created" in wanted and wanted["created"] is True else "" if any(told) or not told else "nothing"
+            outcome = (
+                "created"
+                if "created" in wanted and wanted["created"] is True
+                else ""
+                if any(told) or not told
+                else "nothing"
+            )
             self.seen[op.kind, outcome] += 1
         if errors:
             self.seen[step.ops[len(expected) - 1 if step.boom else len(expected)].kind, min(errors)[0]] += 1
@@ -311,9 +318,8 @@ class Target:
             if self.shop.has(model, "audit_log"):
                 for around in self.admins():
                     listed = self.call(around, "audit", model)["entries"]
-                    found += [
-                        {"model": model, "around": around, **e} for e in listed if e["seq"] > self.read_so_far
-                    ]
+                    seen = self.read_so_far.get(around, 0)
+                    found += [{"model": model, "around": around, **entry} for entry in listed if entry["seq"] > seen]
         return found
 
     def check_audit(self) -> None:

@@ -16,7 +16,8 @@ FEATURES = ("multi_tenant", "soft_delete", "versioned", "audit_log", "protection
 OF_MODELS = FEATURES[:-1]
 """Those that stand in ``__dataflow__``; protection is a policy of the whole instance, about one model."""
 SUBSETS: tuple[frozenset[str], ...] = tuple(
-    frozenset(name for place, name in enumerate(FEATURES) if number >> place & 1) for number in range(2 ** len(FEATURES))
+    frozenset(name for place, name in enumerate(FEATURES) if number >> place & 1)
+    for number in range(2 ** len(FEATURES))
 )
 ACTIONS = ("restrict", "cascade", "set null")
 REQUIRED: Any = object()

@@ -47,8 +47,8 @@ def _model(db: DataFlow) -> None:
     class Hot:
         code: str
         total: int = 0
-        __dataflow__ = {"versioned": True}  # noqa: RUF012
-        __indexes__ = [{"name": "uq_hot_code", "fields": ["code"], "unique": True}]  # noqa: RUF012
+        __dataflow__ = {"versioned": True}
+        __indexes__ = [{"name": "uq_hot_code", "fields": ["code"], "unique": True}]
 
     db.model(Hot)
 
@@ -57,13 +57,12 @@ async def _write(db: DataFlow, way: str, record: dict[str, Any], value: int) -> 
     """Write a new total against the version that was read; return the version it makes."""
     x, key, version = db.express, record["id"], record["version"]
     if way == "update":
-        return int((await x.update("Hot", key, {"total": value, "version": version}))["version"])
+        return _made(await x.update("Hot", key, {"total": value, "version": version}))
     if way == "update by conditions":
-        found = await x.call("update", "Hot", conditions={"code": record["code"]}, values={"total": value}, version=version)
-        return int(found["version"])
+        params = {"conditions": {"code": record["code"]}, "values": {"total": value}, "version": version}
+        return _made(await x.call("update", "Hot", **params))
     if way == "upsert":
-        create = {"total": value}
-        return int((await x.upsert("Hot", {"code": record["code"]}, create, version=version))["version"])
+        return _made(await x.upsert("Hot", {"code": record["code"]}, {"total": value}, version=version))
     if way == "bulk_update":
         await x.bulk_update("Hot", data=[{"id": key, "total": value, "version": version}])
     elif way == "bulk_upsert":
@@ -81,12 +80,17 @@ async def _write(db: DataFlow, way: str, record: dict[str, Any], value: int) -> 
     return version + 1
 
 
+def _made(record: dict[str, Any]) -> int:
+    version: int = record["version"]
+    return version
+
+
 def _is_conflict(error: BaseException) -> bool:
     return isinstance(error, VersionConflict) or isinstance(error.__cause__, VersionConflict)
 
 
 async def _writer(db: DataFlow, seed: int, times: int, rows: int, outcome: Outcome) -> None:
-    chance = random.Random(seed)  # noqa: S311  # a seed, not a secret
+    chance = random.Random(seed)
     for _ in range(times):
         key, way = chance.randrange(1, rows + 1), chance.choice(WAYS)
         record = await db.express.read("Hot", key)
@@ -105,7 +109,9 @@ async def _writer(db: DataFlow, seed: int, times: int, rows: int, outcome: Outco
         outcome.ways[way] += 1
 
 
-async def run(url: str, *, histories: int, writers: int = 16, rows: int = 10, seed: int = 1, **settings: Any) -> Outcome:
+async def run(
+    url: str, *, histories: int, writers: int = 16, rows: int = 10, seed: int = 1, **settings: Any
+) -> Outcome:
     """Let writers work on the same records, and check what is left.
 
     Args:

@@ -180,7 +180,9 @@ class World:
             and (not both or other["tenant_id"] == row["tenant_id"])
         ]
 
-    def matches(self, document: Mapping[str, Any] | None, model: str, row: Row, see: Callable[[str], list[Row]]) -> bool:
+    def matches(
+        self, document: Mapping[str, Any] | None, model: str, row: Row, see: Callable[[str], list[Row]]
+    ) -> bool:
         """Tell whether a record satisfies a filter."""
         return all(self._entry(key, value, model, row, see) for key, value in (document or {}).items())
 
@@ -247,16 +249,21 @@ class World:
         """Yield (child, field, on_delete, those of its rows that refer to the given ones)."""
         scoped = self.shop.has(model, "multi_tenant")
         for child, field, action in self.shop.children(model):
-            yield child, field, action, [
-                row
-                for row in self.tables[child]
-                if any(
-                    row[field] is not None
-                    and same(row[field], parent["id"])
-                    and (not scoped or row["tenant_id"] == parent["tenant_id"])
-                    for parent in rows
-                )
-            ]
+            yield (
+                child,
+                field,
+                action,
+                [
+                    row
+                    for row in self.tables[child]
+                    if any(
+                        row[field] is not None
+                        and same(row[field], parent["id"])
+                        and (not scoped or row["tenant_id"] == parent["tenant_id"])
+                        for parent in rows
+                    )
+                ],
+            )
 
     def remove(self, model: str, rows: Sequence[Row], around: Around) -> None:
         """Remove rows for good, and do to others what their foreign keys say.
@@ -284,7 +291,6 @@ class World:
         row["updated_at"] = stamp
         if self.shop.has(model, "versioned"):
             row["version"] += 1
-
 
     def mark(self, model: str, rows: Sequence[Row], stamp: Pending, token: object, around: Around) -> None:
         """Delete rows softly, with their children as their foreign keys say."""
