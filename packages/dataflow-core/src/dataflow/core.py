@@ -31,7 +31,7 @@ from dataflow.plan.stages import ordered
 from dataflow.plugins import specs
 from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
-from dataflow.session import CURRENT_RUN, Call, Run, atomic, notify, surroundings, undone
+from dataflow.session import CURRENT_RUN, ITSELF, Call, Run, atomic, notify, surroundings, undone
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -41,8 +41,6 @@ from dataflow.relations import Relations
 
 T = TypeVar("T")
 _NUMBERS = count()
-_SCHEMA: Mapping[Any, Any] = {"dataflow.schema": True}
-"""Surrounds what the framework does to the schema, by itself."""
 
 
 @attrs.define
@@ -363,7 +361,7 @@ class Core:
     def _schema_call(self) -> tuple[Call, Any]:
         """Return a call that may change the schema, and in which tenant's place it does."""
         ambient = surroundings()
-        return Call(self, ambient={**ambient, **_SCHEMA}), self.placed and self.placed.place(self, ambient)
+        return Call(self, ambient={**ambient, **ITSELF}), self.placed and self.placed.place(self, ambient)
 
     def _create_locked(self, models: list[BoundModel]) -> Program[None]:
         from dataflow.schema import create_missing
@@ -482,7 +480,7 @@ class Core:
 
     def privileged(self, ambient: Mapping[Any, Any]) -> bool:
         """Tell whether calls in these surroundings get a connection with all privileges."""
-        return _SCHEMA.items() <= ambient.items() or any(guard.privileged(self, ambient) for guard in self.guards)
+        return ITSELF.items() <= ambient.items() or any(guard.privileged(self, ambient) for guard in self.guards)
 
     async def lease(self, *, write: bool, holder: str, ambient: Mapping[Any, Any]) -> Session:
         """Wait for a connection that fits what surrounds the call."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AMBIENT: ContextVar[Mapping[Any, Any]] = ContextVar("dataflow_ambient")
 """Values that surround calls (tenant, actor …), set by features; captured when a call is made."""
+ITSELF: Mapping[Any, Any] = {"dataflow.schema": True}
+"""Surrounds what the framework does by itself, with all privileges: to the schema, or to record who passes a guard."""
 BUILDING = "dataflow.build"
 """The ambient value that surrounds what guards are asked by `build()`, when nothing runs yet."""
 _NOTHING: Mapping[Any, Any] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dataflow import _loop
 from dataflow.errors import InputError, MissingCapability
 from dataflow.plugins.hints import extra_for
-from dataflow.session import AMBIENT, Call, surroundings
+from dataflow.session import AMBIENT, ITSELF, Call, surroundings
 
 if TYPE_CHECKING:
     from dataflow.core import Core
@@ -39,7 +39,7 @@ class Surrounding:
         return [program for program in asked if program is not None]
 
     def _call(self) -> Call:
-        return Call(self._core, ambient={**surroundings(), **self._values})
+        return Call(self._core, ambient={**surroundings(), **self._values, **ITSELF})
 
     def __enter__(self) -> Self:
         core = self._core

@@ -366,13 +366,15 @@ class Trail(ModelOperation):
         Raises:
             TenancyError: the model is multi-tenant, and the call names no tenant, or two.
         """
-        if not self.bound.spec.scope:
-            return None
+        core = self.bound.core
+        if not self.bound.spec.scope:  # strict: the log of a model of everybody's tells who the others are
+            confined = core.confined and not core.privileged(call.ambient)
+            return call.around("tenant") or "" if confined else None
         given: str | None = call.options.get("tenant_id")
         around: str | None = call.around("tenant")
         if given is not None and around is not None and given != around:
             msg = "tenant_id names another tenant than the one around the call"
-            raise TenancyError(msg, hint="leave tenant_id out, or leave the block", code="tenant-mismatch")
+            raise TenancyError(msg, hint="leave tenant_id out, or leave the block", code="other-tenant")
         tenant = given if given is not None else around
         if tenant is None and not call.around("all_tenants"):
             msg = f"{self.bound.name} is multi-tenant, and the call names no tenant"

@@ -1,8 +1,9 @@
 """No value of another tenant ever appears: random programs as one tenant, beside rows of another full of canaries.
 
 ``python -m dataflow.enterprise.proof.canaries sqlite:///canaries.db --operations 200000 --isolation strict`` prints
-what was done. Every result and every error, down to its causes, is searched; the other tenant's rows must be the same at the
-end. ``--without rewriting`` takes the conditions out of the framework's own statements, so that the database is alone.
+what was done. Every result and every error, down to its causes, is searched; the other tenant's rows must be the same
+at the end. ``--without rewriting`` takes the conditions out of the framework's own statements, so that the database is
+alone.
 """
 
 import argparse

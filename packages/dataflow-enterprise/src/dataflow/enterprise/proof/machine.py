@@ -134,6 +134,7 @@ class Target:
         self.read_so_far: dict[Around, int] = {}
         self.operations = 0
         self.seen: Counter[tuple[str, str]] = Counter()
+        self.routes: Counter[tuple[str, str]] = Counter()
 
     def close(self) -> None:
         """Close the database."""
@@ -207,6 +208,8 @@ class Target:
 
     def _count(self, step: Step, expected: list[Any], errors: Any) -> None:
         """Count what happened, for the report."""
+        for op in step.ops[: len(expected) + 1]:
+            self.routes[op.kind, "scope" if step.scope else step.mode] += 1
         for op, wanted in zip(step.ops, expected, strict=False):
             told = [wanted[name] for name in TOLD if name in wanted]
             outcome = (

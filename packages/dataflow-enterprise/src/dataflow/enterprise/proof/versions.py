@@ -55,7 +55,8 @@ def _model(db: DataFlow) -> None:
 
 async def _write(db: DataFlow, way: str, record: dict[str, Any], value: int) -> int:
     """Write a new total against the version that was read; return the version it makes."""
-    x, key, version = db.express, record["id"], record["version"]
+    x, key = db.express, record["id"]
+    version: int = record["version"]
     if way == "update":
         return _made(await x.update("Hot", key, {"total": value, "version": version}))
     if way == "update by conditions":

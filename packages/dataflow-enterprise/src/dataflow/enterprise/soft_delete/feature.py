@@ -54,9 +54,10 @@ class SoftDelete:
             return
         if plan.operation in _DELETES and soft(plan) and plan.options.get("include_deleted"):
             plan.authorize(_refuse_again)
-        if plan.operation in ("restore", "purge") or plan.options.get("only_deleted"):
+        only = plan.options.get("only_deleted")
+        if plan.operation in ("restore", "purge") or (only and plan.operation != "related"):
             plan.where(deleted.is_not(None))
-        elif not plan.options.get("include_deleted"):
+        elif not only and not plan.options.get("include_deleted"):
             plan.where(deleted.is_(None))  # what is deleted already keeps its first time
         if plan.statement == "delete" and soft(plan):
             plan.replace(_mark)
