@@ -91,6 +91,7 @@ class Core:
         self.number = next(_NUMBERS)
         self.all_guards = plugins.guards(settings)
         self.guards: tuple[specs.Guard, ...] = ()
+        self._awakened: list[specs.Guard] = []
         self._sealing: list[Any] = []
         self._shielding: list[Any] = []
         self.confined = any(guard.confines for guard in self.all_guards)
@@ -114,10 +115,20 @@ class Core:
     # -- registration ---------------------------------------------------------------------------------------------
     def _wake(self) -> None:
         """Let those guards watch that have something to watch over."""
-        awake = [guard for guard in self.all_guards if not hasattr(guard, "active") or guard.active(self)]
+        awake = [
+            guard
+            for guard in self.all_guards
+            if guard in self._awakened or not hasattr(guard, "active") or guard.active(self)
+        ]
         self.guards = tuple(awake)
         self._sealing = [guard for guard in awake if hasattr(guard, "seal")]
         self._shielding = [guard for guard in awake if hasattr(guard, "shield")]
+
+    def awaken(self, guard: specs.Guard) -> None:
+        """Let a guard watch from now on, whatever it has to watch over."""
+        if guard not in self.guards:
+            self._awakened.append(guard)
+            self._wake()
 
     def register(self, cls: type, namespace: Mapping[str, Any], place: str) -> None:
         """Turn a class into a bound model with nodes.

@@ -85,7 +85,7 @@ def purge(older_than: float, reason: str, actor: str, app: str | None, *, as_jso
 @json_option
 def entries(model: str, limit: int, actor: str | None, app: str | None, *, as_json: bool) -> None:
     """List what happened to the records of MODEL, the latest first."""
-    options: dict[str, Any] = {"limit": limit, **({"actor": actor} if actor else {})}
+    options: dict[str, Any] = {"limit": limit, "newest_first": True, **({"actor": actor} if actor else {})}
     with opened(app) as found:
         listed = AuditLogSync(found.db).entries(model, **options)["entries"]
     if as_json:

@@ -26,8 +26,6 @@ def guards(config: "Config") -> list[Guard]:
         policy = protection_of(config)
         assert policy is not None
         found.append(ProtectionGuard(policy))
-    try:  # TODO lead: remove when audit is complete
-        from dataflow.enterprise.audit.guard import AuditGuard
-    except ImportError:
-        return found
+    from dataflow.enterprise.audit.guard import AuditGuard
+
     return [*found, AuditGuard()]

@@ -17,14 +17,9 @@ class AuditGuard:
     confines = False
     exclusive = False
 
-    def __init__(self) -> None:
-        self._recording = False
-
     def active(self, core: Any) -> bool:
-        """Tell whether a model is audited, or somebody passed a guard."""
-        return self._recording or any(
-            feature.name == "audit" for model in core.models.values() for feature in model.features
-        )
+        """Tell whether a model is audited."""
+        return any(feature.name == "audit" for model in core.models.values() for feature in model.features)
 
     def privileged(self, core: Any, ambient: Mapping[Any, Any]) -> bool:
         """Grant nothing."""
@@ -52,9 +47,7 @@ class AuditGuard:
         Raises:
             SchemaError: there is no log, and this DataFlow may not create one.
         """
-        self._recording = True
-        if self not in core.guards:  # the entry has to name the actor
-            core.guards = (*core.guards, self)
+        core.awaken(self)  # the entry has to name the actor
         return self._record(core, name, reason)
 
     @staticmethod

@@ -147,11 +147,12 @@ class Program:
         outcome: where it is noted.
         isolation: how tenants are kept apart.
         only_sql: leave out all but SQL of one's own.
+        loop: runs what is awaited.
     """
 
     def __init__(
         self, db: DataFlow, chance: random.Random, ids: list[int], options: dict[str, bool], outcome: Outcome,
-        isolation: str, *, only_sql: bool,
+        isolation: str, *, only_sql: bool, loop: asyncio.Runner,
     ) -> None:  # fmt: skip
         self.db = db
         self.chance = chance
@@ -164,6 +165,7 @@ class Program:
         ]
         self.makers = [pair for pair in self.makers if pair[0] in self._kinds()]
         self.only_sql = only_sql
+        self.loop = loop
 
     def _kinds(self) -> set[str]:
         kinds = set(BY_NAME)
@@ -401,7 +403,7 @@ class Program:
         if route == "sync":
             return self.db.express_sync.call(name, model, **params)
         if route == "async":
-            return asyncio.run(self.db.express.call(name, model, **params))
+            return self.loop.run(self.db.express.call(name, model, **params))
         builder = self.db.workflow()
         if route == "scope":
             builder.add_node("TransactionScopeNode", "scope", {})
@@ -513,11 +515,13 @@ def run(
             before = _state(db)
             only_sql = not rewriting and db.core.dialect.name == "sqlite"
             _forget_plans(db)
-            with _alone(rewriting=rewriting), db.tenant(ME), db.actor("acme-user"):
+            with _alone(rewriting=rewriting), db.tenant(ME), db.actor("acme-user"), asyncio.Runner() as loop:
                 for turn in range(each):
                     if turn % 20 == 19 and not only_sql:
                         _refill(db)
-                    Program(db, chance, [*own[:6], *others[:6]], options, outcome, isolation, only_sql=only_sql).run()
+                    Program(
+                        db, chance, [*own[:6], *others[:6]], options, outcome, isolation, only_sql=only_sql, loop=loop
+                    ).run()
             _forget_plans(db)
             if _state(db) != before:
                 outcome.faults.append(f"{options}: the other tenant's rows changed")

@@ -212,13 +212,9 @@ class Target:
             self.routes[op.kind, "scope" if step.scope else step.mode] += 1
         for op, wanted in zip(step.ops, expected, strict=False):
             told = [wanted[name] for name in TOLD if name in wanted]
-            outcome = (
-                "created"
-                if "created" in wanted and wanted["created"] is True
-                else ""
-                if any(told) or not told
-                else "nothing"
-            )
+            outcome = "" if any(told) or not told else "nothing"
+            if op.kind == "upsert":
+                outcome = "created" if wanted["created"] else "changed"
             self.seen[op.kind, outcome] += 1
         if errors:
             self.seen[step.ops[len(expected) - 1 if step.boom else len(expected)].kind, min(errors)[0]] += 1
@@ -255,7 +251,7 @@ class Target:
             return self._workflow(Step((op,), mode))[0]
         if op.kind == "list" and "limit" in op.params and "offset" not in op.params:
             return self._pages(op)
-        if mode == "async" and not self.blocking:
+        if mode == "async":
             return self.loop.run_until_complete(self.db.express.call(op.kind, op.model, **op.params))
         return self.db.express_sync.call(op.kind, op.model, **op.params)
 
