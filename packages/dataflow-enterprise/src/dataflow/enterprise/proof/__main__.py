@@ -29,6 +29,7 @@ class Report:
     """What a campaign did.
 
     Attributes:
+        subsets: of customers' features.
         operations: how many.
         cells: (operation, subset) -> how often.
         routes: (operation, how it was run) -> how often.
@@ -36,6 +37,7 @@ class Report:
         failures: programs that show a difference.
     """
 
+    subsets: Sequence[frozenset[str]] = SUBSETS
     operations: int = 0
     cells: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     routes: Counter[tuple[str, str]] = attrs.field(factory=Counter)
@@ -50,12 +52,12 @@ class Report:
         for (kind, _), count in target.seen.items():
             self.cells[kind, subset] += count
 
-    def empty(self, subsets: Sequence[frozenset[str]] = SUBSETS) -> list[tuple[str, str]]:
+    def empty(self) -> list[tuple[str, str]]:
         """Return the cells in which nothing happened: operations of subsets, and routes of operations."""
         cells = [
             (kind, initials(subset))
             for kind in WEIGHTS
-            for subset in subsets
+            for subset in self.subsets
             if _NEEDS.get(kind, "") in ("", *subset) and not self.cells[kind, initials(subset)]
         ]
         return cells + [
@@ -100,9 +102,9 @@ def run_campaign(
         steps: of one program.
         settings: of the DataFlow.
     """
-    report = Report()
     placed = isolation in ("schema", "database")
     subsets = [(n, s) for n, s in enumerate(SUBSETS) if "multi_tenant" in s or not placed]
+    report = Report([subset for _, subset in subsets])
     turn = 0
     while report.operations < operations:
         for number, subset in subsets:

@@ -34,7 +34,7 @@ from dataflow.operations import BY_NAME
 from dataflow.runtime import LocalRuntime
 
 ME, OTHER = "acme", "bolt"
-CANARY = re.compile(r"CANARY|bolt|77007700\d|2077, |2077-|7\.7007e\+77|c0ffee", re.IGNORECASE)
+CANARY = re.compile(r"CANARY|bolt|77007700\d|date(time)?\(2077|2077-07|7\.7007e\+77|c0ffee", re.IGNORECASE)
 """What only the other tenant's rows hold."""
 SUBSETS: tuple[dict[str, bool], ...] = tuple(
     {"soft_delete": soft, "versioned": versioned, "audit_log": audit}

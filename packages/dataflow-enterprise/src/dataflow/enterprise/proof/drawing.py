@@ -93,7 +93,7 @@ class _Draw:
             return Around(TENANTS[1], actor=actor, unlocked=unlocked)
         if place < 0.96 and not self.shop.placed:
             return Around(everyone=True, actor=actor, unlocked=unlocked)
-        return Around(actor=actor, unlocked=unlocked)
+        return Around(actor=actor, unlocked=unlocked and not self.shop.placed)  # who passes is noted in a place
 
     # -- values -------------------------------------------------------------------------------------------------------
     def rows(self, model: str = "") -> list[Row]:

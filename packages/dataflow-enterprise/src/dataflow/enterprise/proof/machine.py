@@ -148,8 +148,9 @@ class Target:
         """Call a function inside the blocks that surround an operation."""
         context = self.contexts.get(around)
         if context is None:
-            context = self.contexts[around] = contextvars.copy_context()
+            context = contextvars.copy_context()
             context.run(self._enter, around)
+            self.contexts[around] = context
         return context.run(function, *args, **kwargs)
 
     def _enter(self, around: Around) -> None:
