@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from dataflow import _loop, config
-from dataflow.dialect import COUNT, Command, Dialect, Program, Session, Step
+from dataflow.dialect import Command, Dialect, Program
 from dataflow.errors import (
-    DatabaseError,
     DataFlowError,
     InputError,
     MissingCapability,
     ModelError,
-    UsageError,
     suggest,
 )
 from dataflow.fields import ForeignKey
@@ -31,13 +29,14 @@ from dataflow.plan.stages import ordered
 from dataflow.plugins import specs
 from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
-from dataflow.session import CURRENT_RUN, ITSELF, Call, Run, atomic, notify, surroundings, undone
+from dataflow.session import CURRENT_RUN, ITSELF, Call, atomic, notify, surroundings, undone
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 
 from dataflow.relations import Relations
+from dataflow.watching import Watched
 
 T = TypeVar("T")
 _NUMBERS = count()
@@ -53,7 +52,7 @@ class Stats:
     operations: dict[str, int] = attrs.field(factory=dict)
 
 
-class Core:
+class Core(Watched):
     """The inside of one DataFlow.
 
     Attributes:
@@ -67,11 +66,7 @@ class Core:
         workflows: id -> registered workflow.
         lifespan: what plugins run alongside, entered on the loop `home`.
         number: counts the instances of this process.
-        all_guards: what plugins offer to watch over every call.
-        guards: those of them that have something to watch over.
-        confined: whether connections have no privileges, unless a guard grants them.
         keyed: the features, one of each name, whose plans depend on what surrounds a call.
-        placed: the guard that gives each tenant a database or schema of its own, or None.
     """
 
     def __init__(self, settings: config.Config, plugins: PluginSet, dialect: Dialect) -> None:
@@ -89,18 +84,7 @@ class Core:
         self.started = False
         self.closed = False
         self.number = next(_NUMBERS)
-        self.all_guards = plugins.guards(settings)
-        self.guards: tuple[specs.Guard, ...] = ()
-        self._awakened: list[specs.Guard] = []
-        self._sealing: list[Any] = []
-        self._shielding: list[Any] = []
-        self.confined = any(guard.confines for guard in self.all_guards)
-        if self.confined:
-            self.database.confine(lambda: [model.spec for model in self.models.values()])
-        placers: list[Any] = [guard for guard in self.all_guards if hasattr(guard, "place")]
-        self.placed = placers[0] if placers else None
-        if self.placed is not None:
-            self.database = self.placed.route(self)
+        self._post(plugins.guards(settings))
         self._ready: dict[Any, set[str]] = {}
         self._keyed: dict[str, specs.Feature] = {}
         self.keyed: tuple[Any, ...] = ()
@@ -113,23 +97,6 @@ class Core:
         self._wake()
 
     # -- registration ---------------------------------------------------------------------------------------------
-    def _wake(self) -> None:
-        """Let those guards watch that have something to watch over."""
-        awake = [
-            guard
-            for guard in self.all_guards
-            if guard in self._awakened or not hasattr(guard, "active") or guard.active(self)
-        ]
-        self.guards = tuple(awake)
-        self._sealing = [guard for guard in awake if hasattr(guard, "seal")]
-        self._shielding = [guard for guard in awake if hasattr(guard, "shield")]
-
-    def awaken(self, guard: specs.Guard) -> None:
-        """Let a guard watch from now on, whatever it has to watch over."""
-        if guard not in self.guards:
-            self._awakened.append(guard)
-            self._wake()
-
     def register(self, cls: type, namespace: Mapping[str, Any], place: str) -> None:
         """Turn a class into a bound model with nodes.
 
@@ -428,103 +395,6 @@ class Core:
             return stop.value  # type: ignore[no-any-return]
         finally:
             program.close()
-
-    def around(self, ambient: Mapping[Any, Any], name: str) -> Any:
-        """Return what surrounds calls on this DataFlow under a name (tenant, actor …), or None."""
-        return ambient.get((name, self.number))
-
-    def supervise(self, program: Program[T], call: Call) -> Program[T]:
-        """Wrap the program of one call where guards want its connection to know something of it."""
-        return self._supervised(program, call) if self.guards else program
-
-    def _supervised(self, program: Program[T], call: Call) -> Program[T]:
-        try:
-            step: tuple[Command, Sequence[Any]] = next(program)
-            while True:
-                try:
-                    if step[0].returns != COUNT or step[0].writes:  # else BEGIN, COMMIT and the like
-                        yield from self._entered(step[0], call)
-                        reply = yield from self._sent(step, call)
-                    else:
-                        reply = yield step
-                except GeneratorExit:
-                    raise
-                except BaseException as error:  # noqa: BLE001  # hand it to the program, which decides
-                    step = program.throw(error)
-                else:
-                    step = program.send(reply)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        finally:
-            program.close()
-
-    def _sent(self, step: Step, call: Call) -> Program[Any]:
-        """Send one statement; where a guard wants it, so that the database refuses it if it writes."""
-        for guard in self._sealing:
-            refused = guard.seal(call, step[0])
-            if refused is not None:
-                try:
-                    return (yield from self.dialect.sealed(call.session, step))
-                except DatabaseError as error:
-                    if error.code != "read-only":
-                        raise
-                    raise refused() from error
-        for guard in self._shielding:
-            shield = guard.shield(call, step[0])
-            if shield is not None:
-                try:
-                    return (yield from self.dialect.shielded(call.session, step, shield.denies))
-                except DatabaseError as error:
-                    if error.code != "denied":
-                        raise
-                    raise shield.error() from error
-        return (yield step)
-
-    def _entered(self, command: Command, call: Call) -> Program[None]:
-        wanted: dict[str, str] = {}
-        for guard in self.guards:
-            wanted.update(guard.context(call, writes=command.writes or command.named))
-        if self.confined:
-            wanted.setdefault("tenant", "")  # the connection still has that of the call before
-        if not wanted.items() <= call.session.context.items():
-            yield from self.dialect.enter(call.session, wanted)
-
-    def privileged(self, ambient: Mapping[Any, Any]) -> bool:
-        """Tell whether calls in these surroundings get a connection with all privileges."""
-        return ITSELF.items() <= ambient.items() or any(guard.privileged(self, ambient) for guard in self.guards)
-
-    async def lease(self, *, write: bool, holder: str, ambient: Mapping[Any, Any]) -> Session:
-        """Wait for a connection that fits what surrounds the call."""
-        if self.placed is not None:
-            return await self.database.lease(write=write, holder=holder, place=self.placed.place(self, ambient))  # type: ignore[call-arg]
-        if self.confined:
-            return await self.database.lease(write=write, holder=holder, privileged=self.privileged(ambient))
-        return await self.database.lease(write=write, holder=holder)
-
-    def lease_blocking(self, *, write: bool, holder: str, ambient: Mapping[Any, Any]) -> Session:
-        """`lease` for the calling thread."""
-        if self.placed is not None:
-            there = self.placed.place(self, ambient)
-            return self.database.lease_blocking(write=write, holder=holder, place=there)  # type: ignore[call-arg]
-        if self.confined:
-            return self.database.lease_blocking(write=write, holder=holder, privileged=self.privileged(ambient))
-        return self.database.lease_blocking(write=write, holder=holder)
-
-    def joined(self, run: Run | None, ambient: Mapping[Any, Any]) -> Session | None:
-        """Return the session of a run's open transaction, or None.
-
-        Raises:
-            UsageError: the transaction was begun with other privileges, or in another tenant's place, than the call
-                has.
-        """
-        session = None if run is None else run.joined(self)
-        if session is not None and self.placed is not None and session.place != self.placed.place(self, ambient):
-            msg = "the open transaction belongs to another tenant's database"
-            raise UsageError(msg, hint="begin it inside the `with db.tenant(…)` block", code="other-place")
-        if session is not None and self.confined and session.privileged != self.privileged(ambient):
-            msg = "the open transaction was begun with other privileges than this call has"
-            raise UsageError(msg, hint="begin the transaction inside the same `with` block", code="other-privileges")
-        return session
 
     def _apart(self, program: Program[T], call: Call) -> Program[T]:
         """Keep a failing call from spoiling the transaction it joined, where a failed statement does."""
