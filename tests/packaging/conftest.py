@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 EXTRAS = {
     "dataflow.cli": "cli",
+    "dataflow.enterprise.cli": "cli",
     "dataflow.testing.dev_pg": "cli",
     "dataflow.testing.oracle.strategies": "hypothesis",
 }

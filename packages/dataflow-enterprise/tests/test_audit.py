@@ -84,7 +84,7 @@ def model(db, **options):
         name: str
         age: int = 0
         ssn: str | None = None
-        __dataflow__ = {"audit_log": True, **options}  # noqa: RUF012
+        __dataflow__ = {"audit_log": True, **options}
 
     return User
 
@@ -533,7 +533,7 @@ def test_a_new_column_is_watched_from_then_on(place):
         age: int = 0
         ssn: str | None = None
         mood: str | None = None
-        __dataflow__ = {"audit_log": True}  # noqa: RUF012
+        __dataflow__ = {"audit_log": True}
 
     db.express_sync.update("User", 1, {"mood": "good"})
     assert [e["action_type"] for e in db.express_sync.call("audit", "User")["entries"]] == ["create", "found", "update"]
@@ -568,7 +568,7 @@ def test_a_table_of_others_that_is_not_strict_is_recorded_exactly(tmp_path, requ
         rate: float | None = None
         raw: bytes | None = None
         __tablename__ = "loose"
-        __dataflow__ = {"audit_log": True, "timestamps": False}  # noqa: RUF012
+        __dataflow__ = {"audit_log": True, "timestamps": False}
 
     assert db.express_sync.count("Loose") == {"count": 2}
     place.sql("UPDATE loose SET size = 1e300 WHERE id = 2", "UPDATE loose SET name = 'b7' || char(0) WHERE id = 1")
@@ -740,7 +740,7 @@ def test_keys_of_any_type_find_their_record(place):
     class Day:
         day: datetime
         rate: float
-        __dataflow__ = {"audit_log": True, "primary_key": ["day", "rate"]}  # noqa: RUF012
+        __dataflow__ = {"audit_log": True, "primary_key": ["day", "rate"]}
 
     moment = datetime(2025, 1, 1, 12, 0, 0, 5, tzinfo=UTC)
     call.create("Day", {"day": moment, "rate": 0.1})
@@ -772,7 +772,7 @@ def test_a_tenant_sees_its_own_entries_only(place):
     class Note:
         code: str
         text: str
-        __dataflow__ = {"audit_log": True, "multi_tenant": True, "primary_key": ["code"]}  # noqa: RUF012
+        __dataflow__ = {"audit_log": True, "multi_tenant": True, "primary_key": ["code"]}
 
     call = db.express_sync
     for tenant in ("acme", "globex"):
@@ -800,7 +800,7 @@ def test_strict_tenants_are_audited_and_see_their_own_entries_only(place):
     @db.model
     class Note:
         text: str
-        __dataflow__ = {"audit_log": True, "multi_tenant": True}  # noqa: RUF012
+        __dataflow__ = {"audit_log": True, "multi_tenant": True}
 
     def own_sql(query):
         builder = db.workflow().add_node("AsyncSQLDatabaseNode", "raw", {"query": query})

@@ -5,6 +5,7 @@ same statements runs where the statements come through a whole DataFlow with a t
 """
 
 import asyncio
+import random
 import sqlite3
 from contextlib import contextmanager, suppress
 
@@ -57,7 +58,7 @@ INSERT INTO parents (tenant_id, id, name) VALUES ('a', 1, 'p1'), ('a', 2, 'p2'),
 INSERT INTO orders (tenant_id, id, parent_id, note, code, amount) VALUES
     ('a', 1, 1, 'first', 11, 10), ('a', 2, 1, 'second', 12, 20), ('a', 4, 2, 'third', 13, 30),
     ('b', 3, 3, '{CANARY}-1', {NUMBER}, {NUMBER}), ('b', 5, NULL, '{CANARY}-2', {NUMBER}1, {NUMBER}1);
-INSERT INTO visits VALUES ('a', 1, 1), ('b', 2, 1), ('b', {NUMBER}, 2);
+INSERT INTO visits VALUES ('a', 1, 1), ('b', 2, 1), ('b', 90, 2);
 INSERT INTO "or""der [s]" VALUES ('a', 1, 'odd'), ('b', 2, '{CANARY}-odd');
 INSERT INTO search (rowid, note) SELECT id, note FROM orders;
 ANALYZE"""
@@ -74,14 +75,14 @@ OWN = [("a", 1, 1, "first", 11, 10), ("a", 2, 1, "second", 12, 20), ("a", 4, 2, 
 class Shop:
     """A confined database with rows of two tenants."""
 
-    def __init__(self, url):
+    def __init__(self, url, schema=SCHEMA):
         with DataFlow(url) as template:  # for its settings
             config = template.core.config
         self.dialect = SQLite()
         self.models = list(MODELS)
         self.database = self.dialect.connect(config.url, config)
         self.database.confine(lambda: list(self.models))
-        for statement in SCHEMA.split(";\n"):
+        for statement in schema.split(";\n"):
             self.admin(statement)
         self.enclose(*self.models)
 
@@ -895,3 +896,160 @@ def test_tasks_of_several_tenants_keep_apart_on_the_same_connections(tmp_path):
         with acting_for("c"):
             assert query(twin, "SELECT count(*) AS n FROM letters") == [{"n": 25}]
         assert query(twin, "SELECT count(*) AS n FROM letters") == [{"n": 100}]
+
+
+# -- random statements ------------------------------------------------------------------------------------------------
+# On two databases that differ in nothing but what tenant `b` owns they must tell the same. That covers what no list of
+# attacks can: values, counts, errors, and errors that depend on rows of others.
+LIKE = (
+    SCHEMA.replace("UNIQUE INDEX", "INDEX")  # a unique key of all tenants tells of others by its nature
+    .replace("(SELECT count(*) FROM orders));", "0);")  # and so does a trigger that was told to
+    .replace(";\nANALYZE", "")  # and statistics, by the order of rows
+)
+UNLIKE = (
+    LIKE.replace(CANARY, "zebra")
+    .replace(str(NUMBER), "4")
+    .replace("('b', 5, NULL, 'zebra-2', 41, 41)", "('b', 5, 3, '17.5', 12, 20), ('b', 90, 3, 'first', 11, 10)")
+)
+TABLES = ["orders"] * 9 + [
+    '"Orders"', "temp.orders", "parents", "visits", "countries", "log", "main.orders", '"main"."parents"', "all_orders",
+    "order_count", "one_each", "deeper", "search", "articles", "search_data", "sqlite_master", "noted", "raised", "x",
+]  # fmt: skip
+NAMES = ["noted", "raised", "orders", '"NOTED"', "x", "one_each", "sqlite_returning"]
+COLUMNS = ["id", "note", "code", "amount", "parent_id", "tenant_id", "_alive"]
+VALUES = [
+    "1",
+    "0",
+    "3",
+    "90",
+    "-9223372036854775808",
+    "'first'",
+    "'canary-1'",
+    "'zebra-1'",
+    "8675309",
+    "4",
+    "NULL",
+    "''",
+]
+CALLS = [
+    "abs({0})", "json({0})", "length({0})", "count({0})", "sum({0})", "max({0})", "min({0}, {1})", "coalesce({0}, {1})",
+    "regexp({0}, {1})", "{0} LIKE {1} ESCAPE {0}", "{0} GLOB {1}", "df_divide({0}, {1})", "zeroblob({0})",
+    "CASE WHEN {0} THEN {1} END", "{0} COLLATE df_decimal < {1}", "{0} IN ({1}, {0})", "rank() OVER (ORDER BY {0})",
+    "sum({0}) OVER (ORDER BY {1})", "json_extract({0}, {1})", "printf({0}, {1})", "date({0})", "quote({0})",
+    "({0} + {1})", "({0} = {1})", "({0} > {1})", "({0} OR {1})", "({0} AND {1})", "({0} || {1})", "({0} ->> {1})",
+]  # fmt: skip
+REACH = ["id = 3", "id IN (3, 5, 1)", "note = 'canary-1'", "note > 'b' AND note < 'd'", "code = 8675309", "1", "id > 2"]
+GUESSES = [
+    "note GLOB 'canary*'",
+    "note > 'd'",
+    "code > 100",
+    "parent_id IS NULL",
+    "length(note) = 8",
+    "tenant_id = 'b'",
+]
+TRAPS = [
+    "abs(-9223372036854775807 - ({}))",
+    "json(CASE WHEN {} THEN 'x' ELSE '1' END)",
+    "regexp(CASE WHEN {} THEN '(' ELSE '' END, 'x')",
+    "(SELECT sum(x) FROM (SELECT 9223372036854775807 AS x UNION ALL SELECT ({})))",
+    "CASE WHEN {} THEN (note COLLATE df_decimal) > '1' ELSE 1 END",
+    "'x' LIKE 'x' ESCAPE substr('xy', 1, 1 + ({}))",
+]
+
+
+class Writer:
+    """Writes random statements."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.aliases = []
+
+    def one(self, choices):
+        return self.random.choice(choices)
+
+    def often(self, chance):
+        return self.random.random() < chance
+
+    def expression(self, depth=0):
+        if depth < 3 and self.often(0.5):
+            return self.one(CALLS).format(self.expression(depth + 1), self.expression(depth + 1))
+        if depth < 2 and self.often(0.15):
+            return self.one(["(", "EXISTS (", "id IN ("]) + self.select(depth + 1) + ")"
+        prefix = "" if len(self.aliases) < 2 else self.one(self.aliases) + "."
+        return prefix + self.one(COLUMNS) if self.often(0.6) else self.one(VALUES)
+
+    def condition(self, depth=0):
+        if len(self.aliases) > 1 or self.often(0.5):
+            return self.expression(depth)
+        parts = [self.one(REACH), self.one(TRAPS).format(self.one(GUESSES))]
+        self.random.shuffle(parts)
+        both = " AND ".join(parts)
+        return f"({both}) OR ({self.one(REACH)} AND {both})" if self.often(0.4) else both
+
+    def source(self, depth):
+        self.aliases = self.random.sample(["a", "b", "o"], self.one([1, 1, 1, 2]))
+        tables = [f"({self.select(depth + 1)})" if depth < 2 and self.often(0.1) else self.one(TABLES) for _ in "ab"]
+        return self.one([", ", " LEFT JOIN "]).join(
+            f"{table} AS {alias}" for table, alias in zip(tables, self.aliases, strict=False)
+        )
+
+    def select(self, depth=0):
+        outer = self.aliases
+        source = self.source(depth)
+        result = self.one(["*", "id, note", "count(*)", self.expression(depth + 1), self.expression(depth + 1)])
+        text = f"SELECT {result} FROM {source}"
+        text += f" WHERE {self.condition(depth)}" if self.often(0.7) else ""
+        text += f" GROUP BY {self.expression(depth + 1)}" if self.often(0.1) else ""
+        self.aliases = outer
+        return text + (f" UNION ALL {self.select(depth + 1)}" if depth < 2 and self.often(0.05) else "")
+
+    def statement(self):
+        self.aliases = []
+        head = f"WITH {self.one(NAMES)} AS ({self.select(1)}) " if self.often(0.2) else ""
+        if self.often(0.6):
+            return head + self.select()
+        table, column, condition = self.one(TABLES), self.one(COLUMNS), self.condition()
+        clash = self.one(["", "", "OR REPLACE ", "OR IGNORE "])
+        text = self.one(
+            [
+                f"UPDATE {clash}{table} SET {column} = {self.expression(1)} WHERE {condition}",
+                f"DELETE FROM {table} WHERE {condition}",
+                f"INSERT {clash}INTO {table} ({column}) {self.select(1)}",
+            ]
+        )
+        return head + text + (f" RETURNING {self.expression(1)}" if self.often(0.2) else "")
+
+
+def told(shop, text):
+    """What a statement tells, and what tenant `a` finds afterwards; and whether `b` still has what it had."""
+    owned = "SELECT * FROM main.orders WHERE tenant_id = 'b'", "SELECT * FROM main.parents WHERE tenant_id = 'b'"
+    with shop.session() as session:
+        before = [session.run_blocking(sent(sql, named=False)) for sql in owned]
+        session.run_blocking(sent("BEGIN IMMEDIATE", named=False))
+        try:
+            names, rows, changed = session.run_blocking(sent(text))
+        except DataFlowError as error:
+            return type(error), str(error)
+        seen = [names, sorted(map(repr, rows)), changed]
+        for table in ("orders", "parents", "visits", "log", "countries"):
+            seen.append(sorted(map(repr, session.run_blocking(sent(f"SELECT * FROM {table}"))[1])))
+        assert [session.run_blocking(sent(sql, named=False)) for sql in owned] == before, text
+        return seen
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_statement_tells_does_not_depend_on_what_others_own(seed):
+    shops = []
+    for schema in (LIKE, UNLIKE):
+        shops.append(Shop(":memory:", schema))
+        shops[-1].admin("UPDATE sqlite_sequence SET seq = 5000")  # ids tell how many rows there were
+    writer = Writer(seed)
+    worked = 0
+    for _ in range(250):
+        text = writer.statement()
+        one, other = (told(shop, text) for shop in shops)
+        assert one == other, text
+        worked += isinstance(one, list)
+    assert worked > 40
+    for shop in shops:
+        shop.database.close_blocking()

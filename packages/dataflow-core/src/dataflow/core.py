@@ -336,10 +336,13 @@ class Core(Watched):
         for model in models:
             model.ready = True
 
+    def own_call(self) -> Call:
+        """Return a call of the framework itself, with all privileges: on the schema, or on logs."""
+        return Call(self, ambient={**surroundings(), **ITSELF})
+
     def _schema_call(self) -> tuple[Call, Any]:
         """Return a call that may change the schema, and in which tenant's place it does."""
-        ambient = surroundings()
-        return Call(self, ambient={**ambient, **ITSELF}), self.placed and self.placed.place(self, ambient)
+        return self.own_call(), self.placed and self.placed.place(self, surroundings())
 
     def _create_locked(self, models: list[BoundModel]) -> Program[None]:
         from dataflow.schema import create_missing
@@ -480,9 +483,19 @@ class Core(Watched):
             error.at(model=bound.name, operation=name)
             raise
 
+    def ensure_sync(self, models: Iterable[BoundModel]) -> None:
+        """`ensure` for synchronous callers: in the calling thread where possible, else on the background loop."""
+        if self.database.blocking:
+            self.ensure_blocking(models)
+        else:
+            _loop.run(self.ensure(models))
+
+    def run_sync(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:
+        """`run` for synchronous callers: in the calling thread where possible, else on the background loop."""
+        if self.database.blocking:
+            return self.run_blocking(program, call, write=write, holder=holder)
+        return _loop.run(self.run(program, call, write=write, holder=holder))
+
     def ask(self, program: Program[T], *, write: bool = False) -> T:
         """Run a program of the schema or of doctor, synchronously."""
-        call, _ = self._schema_call()
-        if self.database.blocking:
-            return self.run_blocking(program, call, write=write, holder="schema")
-        return _loop.run(self.run(program, call, write=write, holder="schema"))
+        return self.run_sync(program, self.own_call(), write=write, holder="schema")

@@ -9,7 +9,6 @@ from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dataflow import _loop
 from dataflow.errors import InputError, MissingCapability
 from dataflow.plugins.hints import extra_for
 from dataflow.session import AMBIENT, ITSELF, Call, surroundings
@@ -42,13 +41,8 @@ class Surrounding:
         return Call(self._core, ambient={**surroundings(), **self._values, **ITSELF})
 
     def __enter__(self) -> Self:
-        core = self._core
         for program in self._programs():
-            call, holder = self._call(), self._escape
-            if core.database.blocking:
-                core.run_blocking(program, call, write=True, holder=holder)
-            else:
-                _loop.run(core.run(program, call, write=True, holder=holder))
+            self._core.run_sync(program, self._call(), write=True, holder=self._escape)
         self._tokens.append(AMBIENT.set({**surroundings(), **self._values}))
         return self
 

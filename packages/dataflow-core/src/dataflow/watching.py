@@ -39,7 +39,7 @@ class Watched:
         self._shielding: list[Any] = []
         self.confined = any(guard.confines for guard in guards)
         if self.confined:
-            self.database.confine(lambda: [model.spec for model in self.models.values()])
+            self.database.confine(lambda: [model.spec for model in list(self.models.values())])
         placers: list[Any] = [guard for guard in guards if hasattr(guard, "place")]
         self.placed = placers[0] if placers else None
         if self.placed is not None:

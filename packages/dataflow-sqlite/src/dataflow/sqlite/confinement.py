@@ -222,9 +222,10 @@ class Confinement:
         if found == self._counts:
             return
         if found[:2] != self._counts[:2]:
+            self._counts = (-1, -1, -1)  # until it is known again
             self._scan(raw, specs)
-        self._counts = found
         self._drop_views(raw)
+        self._counts = (*found[:2], self._counts[2])
 
     def _scan(self, raw: sqlite3.Connection, specs: Iterable[ModelSpec]) -> None:
         self._number += 1

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow import _loop
 from dataflow import types as t
 from dataflow.dialect import Program
 from dataflow.enterprise.audit import trail, whole
@@ -159,7 +158,7 @@ class AuditLog(_Log):
 
     async def _run(self, program: Program[T], how: str = "whole") -> T:
         await self._core.ensure(self._audited())
-        call, _ = self._core._schema_call()  # noqa: SLF001
+        call = self._core.own_call()
         return await self._core.run(self._body(program, call, how), call, write=how != "read", holder="audit")
 
     async def verify(self, model: str | None = None, checkpoint: Given | Iterable[Given] | None = None) -> Report:
@@ -204,18 +203,9 @@ class AuditLogSync(_Log):
     """`AuditLog` for synchronous code."""
 
     def _run(self, program: Program[T], how: str = "whole") -> T:
-        core = self._core
-        call, _ = core._schema_call()  # noqa: SLF001
-        body, write = self._body(program, call, how), how != "read"
-        if core.database.blocking:
-            core.ensure_blocking(self._audited())
-            return core.run_blocking(body, call, write=write, holder="audit")
-
-        async def run() -> T:
-            await core.ensure(self._audited())
-            return await core.run(body, call, write=write, holder="audit")
-
-        return _loop.run(run())
+        call = self._core.own_call()
+        self._core.ensure_sync(self._audited())
+        return self._core.run_sync(self._body(program, call, how), call, write=how != "read", holder="audit")
 
     def verify(self, model: str | None = None, checkpoint: Given | Iterable[Given] | None = None) -> Report:
         """`AuditLog.verify` in the calling thread."""

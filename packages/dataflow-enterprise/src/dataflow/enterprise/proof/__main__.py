@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from dataflow.enterprise.proof.drawing import WEIGHTS
-from dataflow.enterprise.proof.machine import Failure, Target, hunt
+from dataflow.enterprise.proof.machine import FILLING, Failure, Target, hunt
 from dataflow.enterprise.proof.shop import SUBSETS, initials, shop_of
 
 STEPS = 60
@@ -113,10 +113,10 @@ def run_campaign(
             named = {**(settings or {}), **({"tenant_database_prefix": f"p{variant}_"} if placed else {})}
             shop = shop_of(subset, variant, placed=placed)
             target = Target(url.format(number=number), shop, isolation=isolation, prefix=prefix, **named)
-            each = min(max(operations // len(subsets), steps), 30 * steps)
+            each = min(max(operations // len(subsets), len(FILLING) + 6), 30 * steps)
             try:
                 while target.operations < each:
-                    failure = hunt(target, f"{variant}:{target.operations}", steps)
+                    failure = hunt(target, f"{variant}:{target.operations}", min(steps, each))
                     if failure is not None:
                         report.failures.append(failure)
                         break

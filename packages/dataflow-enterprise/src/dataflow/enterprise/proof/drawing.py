@@ -112,6 +112,8 @@ class _Draw:
         """Return the key of a record, or, seldom, of none."""
         model = model or self.model
         pool = self.near(model, alive=alive)
+        if self.shop.placed and any(isinstance(row["id"], Pending) for row in self.world.tables[model]):
+            pool = [row for row in pool if row["tenant_id"] == self.around.tenant]  # others may have the id to come
         if pool and self.chance(0.93):
             return self.rng.choice(pool)["id"]
         return self.rng.choice(BADGES) if model == KEYED else GHOST
@@ -402,7 +404,7 @@ class _Draw:
         if self.shop.has(self.model, "versioned") and self.chance(0.4):
             for row in rows:
                 there = next((other for other in pool if other[key] == row[key]), None)
-                row |= self.expecting(there, 0.7)
+                row.update(self.expecting(there, 0.7))
         params: Row = {"data": _uniform(rows, key), "key_fields": [key]}
         if self.chance(0.5):
             params["return_ids"] = True

@@ -56,12 +56,9 @@ class Execution:
         self._find_tenant()
         self._check_values()
         if self.errors:
-            if self.op.kind == "bulk_upsert" and any("version" in row for row in self.params["data"]):
-                self.errors |= {
-                    w.UNIQUE,
-                    w.FOREIGN,
-                    w.CONFLICT,
-                }  # rows go one by one, and an earlier one may fail first
+            if self.op.kind == "bulk_upsert" or self.params.get("conflict_resolution") == "upsert":
+                # rows of one shape go together, and those before may fail first
+                self.errors |= {w.UNIQUE, w.FOREIGN, w.CONFLICT}
             raise Refused(*self.errors)
         return getattr(self, f"do_{self.op.kind}")()
 
@@ -123,7 +120,7 @@ class Execution:
         if self.shop.scoped(self.model):
             for name in ("values", "where", "create", "update"):
                 values = self.params.get(name)
-                if isinstance(values, dict) and name != "update" or self.op.kind == "upsert" and values:
+                if isinstance(values, dict) and (name != "update" or self.op.kind == "upsert"):
                     given += [values["tenant_id"]] if "tenant_id" in values else []
         if len(set(given)) > 1:
             self.errors.add(("InputError", "twice"))
@@ -399,7 +396,7 @@ class Execution:
         """Make a row of given values and defaults."""
         row: Row = {"id": Pending("id")}
         for name, field in MODELS[self.model].items():
-            row[name] = values[name] if name in values else field.default
+            row[name] = values.get(name, field.default)
         row |= {"created_at": self.now, "updated_at": self.now, "version": 1, "deleted_at": None, "_deletion": None}
         row["tenant_id"] = self.tenant if self.shop.has(self.model, "multi_tenant") else None
         return row
@@ -550,7 +547,7 @@ class Execution:
             else:
                 created += 1
                 ids.append(row["id"])
-        out = {"created": created, "updated": 0, "skipped": skipped, "total": len(rows)}
+        out: Row = {"created": created, "updated": 0, "skipped": skipped, "total": len(rows)}
         out |= {"ids": ids} if self.params.get("return_ids") else {}
         return {**out, "errors": errors} if self.params.get("on_error") == "collect" else out
 
@@ -558,11 +555,12 @@ class Execution:
         before, self.errors = self.errors, set()
         self._check_record(values, values)
         found, self.errors = bool(self.errors), before
-        return found or (self.shop.scoped(self.model) and values.get("tenant_id", self.tenant) != self.tenant)
+        elsewhere = values.get("tenant_id", self.tenant) != self.tenant
+        return found or (self.shop.scoped(self.model) and elsewhere)
 
     @property
     def _collecting(self) -> bool:
-        return self.params.get("on_error", "stop") != "stop"
+        return bool(self.params.get("on_error", "stop") != "stop")
 
     def do_bulk_upsert(self) -> Any:
         rows = self.params["data"]

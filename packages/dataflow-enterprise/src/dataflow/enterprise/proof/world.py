@@ -139,10 +139,6 @@ class World:
         self.tables, self.notes = other.tables, other.notes
 
     # -- looking ----------------------------------------------------------------------------------------------------
-    def key_names(self, model: str) -> tuple[str, ...]:
-        """Return what orders the records of a model."""
-        return ("id", "tenant_id")
-
     def visible(self, model: str, tenant: str | None) -> list[Row]:
         """Return the records a tenant has, or all where it is None, deleted ones among them, in key order."""
         mine = not self.shop.has(model, "multi_tenant") or tenant is None
