@@ -35,11 +35,6 @@ def surroundings() -> Mapping[Any, Any]:
     return AMBIENT.get(_NOTHING)
 
 
-def around(core: "Core", ambient: Mapping[Any, Any], name: str) -> Any:
-    """Return an ambient value of one DataFlow (tenant, actor …), or None."""
-    return ambient.get((name, core.number))
-
-
 class Run:
     """One workflow run, or one explicit transaction: the connections it holds open.
 
@@ -135,7 +130,7 @@ class Call:
 
     def around(self, name: str) -> Any:
         """Return what surrounds the call under a name (tenant, actor …) on its DataFlow, or None."""
-        return self.ambient.get((name, self.core.number))
+        return self.core.around(self.ambient, name)
 
     @property
     def now(self) -> datetime:

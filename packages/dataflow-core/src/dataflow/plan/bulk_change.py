@@ -56,10 +56,6 @@ class _ByFilter(ModelOperation):
         records = sorted(map(plan.decode, reply), key=self.rank)
         return len(reply), [self.scalar(record) for record in records]
 
-    def key_of(self, plan: Plan, row: Sequence[Any]) -> Any:
-        """Return the key of a returned row: a scalar, or a tuple."""
-        return self.scalar(plan.decode(row))
-
     def returning(self, builder: PlanBuilder, statement: Any, operands: int, *, ids: bool) -> Plan:
         """Compile with RETURNING: all columns where a feature wants to see them, the key where asked, else a count."""
         names = tuple(self.bound.fields) if builder.remembers else (self.bound.spec.primary_key if ids else ())
@@ -176,12 +172,12 @@ class BulkUpdate(_ByFilter):
             if not group.plan.columns:
                 updated += sum(replies)
                 continue
-            found = {rw.meant(row, decoders): self.key_of(group.plan, row) for reply in replies for row in reply}
+            found = {rw.meant(row, decoders): group.plan.key_of(row) for reply in replies for row in reply}
             updated += len(found)
             for index, key in zip(group.indexes, group.keys, strict=True):
                 keys[index] = found.get(rw.meant(key, decoders))
             if group.plan.conflicts and len(found) < len(group.indexes):
-                left = [self._key_in(rows[index]) for index in group.indexes if keys[index] is None]
+                left = [self.scalar(rows[index]) for index in group.indexes if keys[index] is None]
                 there = yield from self._there(left, extra, call)
                 conflicts += there
                 self._refuse_conflicts(group.plan, there, call, collect=collect)
@@ -200,10 +196,6 @@ class BulkUpdate(_ByFilter):
         if conflicts and not collect:
             for conflict in plan.conflicts:
                 conflict(call, conflicts)
-
-    def _key_in(self, row: Mapping[str, Any]) -> Any:
-        key = tuple(row[name] for name in self.bound.spec.primary_key)
-        return key[0] if len(key) == 1 else key
 
     def _there(self, keys: list[Any], extra: Any, call: Call) -> Program[list[Any]]:
         """Return those of the keys whose records are there, as this call sees them, in the order of the input."""
@@ -366,7 +358,7 @@ class BulkUpdate(_ByFilter):
                     continue
                 updated += reply if plan.command.returns == COUNT else len(reply)
                 if ids and reply:
-                    keys[item.index] = self.key_of(plan, reply[0])
+                    keys[item.index] = plan.key_of(reply[0])
             self._refuse_conflicts(plan, conflicts, call, collect=collect)
         call.options = around
         return self._updated(updated, keys, conflicts, ids=ids, collect=collect)
