@@ -204,7 +204,7 @@ class BulkUpdate(_ByFilter):
         for document in by_keys(names, [self.key_filter(key) for key in keys]):
             operands: list[Any] = []
             plan_key = ("bulk_there", shape(document, operands), extra)
-            plan: Plan = self.bound.plans.get(plan_key, partial(self._compile_there, document, len(operands), extra))
+            plan: Plan = self.bound.plans.get(plan_key, partial(self.compile_keys, document, len(operands), extra))
             rows = yield plan.command, plan.arguments(operands, call)
             found.update(plan.key_of(row) for row in rows)
         accepted = [self.bound.fields[name].type.accept for name in names]
@@ -216,13 +216,6 @@ class BulkUpdate(_ByFilter):
 
         restored = {meant(key) for key in found}
         return [key for key in keys if meant(key) in restored]
-
-    def _compile_there(self, document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
-        builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra)).apply_features()
-        self.compile_filter(builder, document)
-        names = self.bound.spec.primary_key
-        statement = builder.restrict(sa.select(*[builder.table.c[name] for name in names]))
-        return builder.compile(statement, operands=operands, columns=names)
 
     def _groups(self, rows: Sequence[Mapping[str, Any]], extra: Any, *, ids: bool) -> "list[_Group] | None":
         """Encode rows of plain values column by column; None where they need a closer look, one by one.

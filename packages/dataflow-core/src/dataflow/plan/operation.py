@@ -5,6 +5,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
+import sqlalchemy as sa
+
 from dataflow import later
 from dataflow.dialect import Program
 from dataflow.errors import InputError, MissingCapability, Problem, suggest
@@ -209,6 +211,14 @@ class ModelOperation:
         except ValueRefused as refused:
             return [refused_problem(name, refused)]
         return []
+
+    def compile_keys(self, document: Mapping[str, Any], operands: int, extra: Any) -> Plan:
+        """Compile the read of the keys of the records a filter matches, as features let the call see them."""
+        builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra)).apply_features()
+        self.compile_filter(builder, document)
+        names = self.bound.spec.primary_key
+        statement = builder.restrict(sa.select(*[builder.table.c[name] for name in names]))
+        return builder.compile(statement, operands=operands, columns=names)
 
     def scalar(self, record: Mapping[str, Any]) -> Any:
         """Return the key of a record: a scalar, or a tuple."""

@@ -233,7 +233,7 @@ class Upsert(ModelOperation):
             operands: list[Any] = []
             extra = self.surrounded(call)
             plan_key = ("upsert_probe", shape(key, operands), extra)
-            probe: Plan = self.bound.plans.get(plan_key, lambda: self._compile_probe(key, len(operands), extra))
+            probe: Plan = self.bound.plans.get(plan_key, lambda: self.compile_keys(key, len(operands), extra))
             rows = yield probe.command, probe.arguments(operands, call)
             if rows:
                 for conflict in change.conflicts:
@@ -241,13 +241,6 @@ class Upsert(ModelOperation):
         for guard in (*change.guards, *change.unmatched):
             guard(call, 0)
         return unseen(tuple(key))
-
-    def _compile_probe(self, key: Mapping[str, Any], operands: int, extra: Any) -> Plan:
-        builder = PlanBuilder(self.bound, self.name, "select", options=dict(extra)).apply_features()
-        self.compile_filter(builder, key)
-        names = self.bound.spec.primary_key
-        statement = builder.restrict(sa.select(*[builder.table.c[name] for name in names]))
-        return builder.compile(statement, operands=operands, columns=names)
 
 
 def conflict_target(bound: "BoundModel", table: Any, key: Sequence[str]) -> dict[str, Any]:
