@@ -70,12 +70,15 @@ class DialectSpec:
         schemes: URL schemes it answers to, without ``://``.
         dialect: reference to the `dataflow.dialect.Dialect` implementation, called with no arguments.
         capabilities: name -> "full", "emulated", or "unsupported: reason".
+        schema_editor: reference to the `dataflow.changes.SchemaEditor`, called with the dialect; None: its schemas
+            cannot be migrated.
     """
 
     name: str
     schemes: tuple[str, ...]
     dialect: Reference
     capabilities: Mapping[str, str] = attrs.field(factory=dict)
+    schema_editor: Reference | None = None
 
 
 @attrs.frozen

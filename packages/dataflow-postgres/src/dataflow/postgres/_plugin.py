@@ -20,7 +20,8 @@ def dataflow_dialects() -> Iterable[DialectSpec]:
         "concurrent_writers": "full",
     }
     schemes = ("postgresql", "postgres", "postgresql+asyncpg")
-    return [DialectSpec("postgresql", schemes, "dataflow.postgres.dialect:PostgreSQL", capabilities)]
+    editor = "dataflow.postgres.migration.editor:PostgresEditor"
+    return [DialectSpec("postgresql", schemes, "dataflow.postgres.dialect:PostgreSQL", capabilities, editor)]
 
 
 @hookimpl

@@ -27,7 +27,8 @@ def dataflow_dialects() -> Iterable[DialectSpec]:
         "isolation": "emulated: every transaction is serializable",
         "concurrent_writers": "unsupported: SQLite has one writer; others wait for it",
     }
-    return [DialectSpec("sqlite", ("sqlite",), "dataflow.sqlite.dialect:SQLite", capabilities)]
+    editor = "dataflow.sqlite.migration.editor:SQLiteEditor"
+    return [DialectSpec("sqlite", ("sqlite",), "dataflow.sqlite.dialect:SQLite", capabilities, editor)]
 
 
 @hookimpl
