@@ -246,5 +246,5 @@ class Catalog:
     @property
     def fingerprint(self) -> str:
         """A text that is the same exactly as long as the schema is; neither sizes nor rows count."""
-        counted = attrs.asdict(self, filter=lambda attribute, _: attribute.eq)
+        counted = attrs.asdict(self, filter=lambda attribute, _: bool(attribute.eq))
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()

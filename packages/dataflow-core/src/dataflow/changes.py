@@ -144,5 +144,5 @@ class SchemaEditor(Protocol):
         ...
 
     def script(self, steps: Sequence[Step]) -> str:
-        """Write steps as plain SQL for the database's own shell, with all that `locked` and `perform` do around them."""
+        """Write steps as plain SQL for the database's own shell, with what `locked` and `perform` do around them."""
         ...
