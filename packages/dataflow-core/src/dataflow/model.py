@@ -16,7 +16,7 @@ from dataflow import types as t
 from dataflow.errors import ModelError, UsageError, suggest
 from dataflow.plugins.hints import extra_for
 
-CORE_OPTIONS = ("primary_key", "timestamps")
+CORE_OPTIONS = ("primary_key", "timestamps", "existing")
 LONGEST_NAME = 63
 """Most bytes of an identifier: PostgreSQL's limit, kept everywhere, so that a model works on every database."""
 SYSTEM_COLUMNS = ("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid")
@@ -147,6 +147,17 @@ class ModelSpec:
             for index in self.indexes
             if index.unique and index.where is None
         ]
+
+    @property
+    def counter(self) -> str | None:
+        """The field whose values the database counts: an integer that is the whole primary key; None if there is none."""
+        generated = len(self.primary_key) == 1 and self.key[0].generated and self.key[0].type.storage == "int"
+        return self.primary_key[0] if generated else None
+
+    @property
+    def existing(self) -> bool:
+        """Whether the table belongs to others: it is never created or changed."""
+        return bool(self.options.get("existing"))
 
     @property
     def row_key(self) -> tuple[str, ...]:
@@ -332,7 +343,7 @@ class ClassReader:
             hint = f"did you mean {close!r}?" if close else extra_for("capability", str(name))
             msg = f"there is no model option {name!r}"
             raise self.error(msg, hint or f"options: {', '.join(known)}")
-        for name in (*FEATURE_OPTIONS, "timestamps"):
+        for name in (*FEATURE_OPTIONS, "timestamps", "existing"):
             if not isinstance(options.get(name, False), bool):
                 msg = f"the model option {name!r} is True or False"
                 raise self.error(msg, f"write __dataflow__ = {{{name!r}: True}}")

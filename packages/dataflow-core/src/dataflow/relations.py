@@ -32,7 +32,7 @@ class Relations:
         first = self._called.setdefault(folded, bound.name) == bound.name
         waited = self._waiting.pop(folded, [])
         try:
-            self._add(bound, waited)
+            self._add(bound, waited, folded)
         except ModelError:
             for model, relation in self._made:
                 del model.relations[relation]
@@ -44,11 +44,13 @@ class Relations:
                 del self._called[folded]
             raise
 
-    def _add(self, bound: BoundModel, waited: list[tuple[str, str, Relation]]) -> None:
+    def _add(self, bound: BoundModel, waited: list[tuple[str, str, Relation]], folded: str) -> None:
         for name, field in bound.spec.fields.items():
             declared = field.relation
             if declared is None and name.endswith("_id") and field.origin == "user":
                 declared = Relation(name.removesuffix("_id"))
+                if bound.spec.primary_key == (name,) and _folded(declared.model) == folded:
+                    continue  # Customer.customer_id is its own key, and refers to nothing
             if declared is None:
                 continue
             target = self._called.get(_folded(declared.model))

@@ -6,7 +6,8 @@ One call is one transaction unless `commit_every` says otherwise.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import partial
+from functools import cached_property, partial
+from itertools import groupby
 from typing import Any
 
 import attrs
@@ -64,7 +65,18 @@ class BulkWriting(ModelOperation):
         problems = rw.unknown_names(self.bound, rows, given, first) or self.kept_names(rows, given, first)
         if problems:
             raise self.bound.refuse(problems, self.name)
+        asked = {name for name in given if name in self.filled and not self.bound.fields[name].nullable}
+        if asked:  # None asks the database for its value
+            rows = [
+                {name: value for name, value in row.items() if value is not None or name not in asked} for row in rows
+            ]
         return rows
+
+    @cached_property
+    def filled(self) -> frozenset[str]:
+        """Fields that the database fills where no value is given, but for ids that it counts."""
+        fields = self.bound.fields.items()
+        return frozenset(name for name, field in fields if field.spec.generated and name != self.bound.spec.counter)
 
     def kept_names(self, rows: Sequence[Mapping[str, Any]], given: set[str], first: int) -> list[Problem]:
         """Return a problem for each field that rows give and callers do not write, naming the first such row."""
@@ -123,7 +135,6 @@ class BulkWriting(ModelOperation):
             statement = statement.returning(*listed)
         compiled = statement.compile(dialect=self.bound.core.dialect.sqlalchemy)
         head, group, tail = self._cut(str(compiled), columns)
-        generated = next((name for name, field in self.bound.fields.items() if field.spec.generated), None)
         insert = Insert(
             self.bound.spec.table,
             head,
@@ -134,7 +145,7 @@ class BulkWriting(ModelOperation):
             returning=len(listed),
             batch_size=batch.size,
             capped=batch.asked,
-            generated=generated,
+            generated=self.bound.spec.counter,
         )
         return BulkPlan(
             insert,
@@ -408,16 +419,24 @@ class Feed:
 
     def groups(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Program[None]]:
         """Return the programs that write rows, one a transaction."""
-        job = _Job(self, rows)
         self.total += len(rows)
+        if self.op.filled:
+            return (self._runs(start, part) for start, part in self.op.groups(rows, self.every))
+        job = _Job(self, rows)
         return (job.group(start, part) for start, part in self.op.groups(rows, self.every))
+
+    def _runs(self, start: int, rows: Sequence[Mapping[str, Any]]) -> Program[None]:
+        """Write rows that follow each other and leave the same fields to the database together."""
+        for _, run in groupby(enumerate(rows, start), lambda row: self.op.filled & row[1].keys()):
+            numbered = list(run)
+            yield from _Job(self, [row for _, row in numbered]).group(numbered[0][0], [row for _, row in numbered])
 
     def write(self, rows: list[Any]) -> Program[None]:
         """Write more rows."""
         start = self.total
-        job = _Job(self, self.op.rows(rows, start))
+        checked = self.op.rows(rows, start)
         self.total += len(rows)
-        yield from job.group(start, rows)
+        yield from self._runs(start, checked) if self.op.filled else _Job(self, checked).group(start, checked)
 
     def result(self) -> Result:
         """Return the node's result."""

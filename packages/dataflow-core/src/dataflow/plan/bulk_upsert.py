@@ -322,7 +322,7 @@ class BulkUpsert(BulkWriting):
 
     @property
     def _counter(self) -> str:
-        return next(name for name, field in self.bound.fields.items() if field.spec.generated)
+        return str(self.bound.spec.counter)
 
     def _existing(self, keys: list[tuple[Any, ...]], names: tuple[str, ...], extra: Any, call: Call) -> Program[int]:
         """Count which of the encoded keys are there; the open write transaction keeps that true."""

@@ -202,7 +202,7 @@ class ModelOperation:
     def check_field(self, name: str, value: Any) -> list[Problem]:
         """Return the fault of one field value, if any."""
         spec = self.bound.fields[name].spec
-        if value is None and spec.generated:
+        if value is None and spec.generated and not spec.nullable:
             return []
         if spec.kept:
             return [kept_problem(spec)]

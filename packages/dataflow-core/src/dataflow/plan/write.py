@@ -44,7 +44,7 @@ def insert_plan(operation: ModelOperation, names: tuple[str, ...], extra: Any) -
 
 
 def counted_fields(bound: BoundModel) -> tuple[str, ...]:
-    """Return the fields whose values the database generates."""
+    """Return the fields that the database fills where no value is given."""
     return tuple(field.name for field in bound.spec.fields.values() if field.generated)
 
 
@@ -96,8 +96,8 @@ class Create(ModelOperation):
                 raise self.bound.refuse(problems, self.name)
             fields |= values
             self.take_options(fields, options)
-        for name in self.counted:
-            if name in fields and fields[name] is None:  # as in rows of a bulk: the database gives it
+        for name in self.counted:  # None asks the database for its value, as in rows of a bulk
+            if name in fields and fields[name] is None and not self.bound.fields[name].nullable:
                 del fields[name]
         return fields, options
 
