@@ -28,6 +28,7 @@ from dataflow.postgres.bulk import Bulk
 from dataflow.postgres.changelog import ChangeLog
 from dataflow.postgres.confinement import Confinement, Confining, tenant_url
 from dataflow.postgres.expressions import Expressions
+from dataflow.postgres.standing import SCHEMA_LOCK, WAIT
 from dataflow.session import COMMIT, ROLLBACK
 
 _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
@@ -45,7 +46,6 @@ _STORAGE: dict[str, sa.types.TypeEngine[Any]] = {
     "json": pg.JSONB(),
 }
 _BEGIN = Command("BEGIN", COUNT)
-_SCHEMA_LOCK = 7_022_315_511_034_981  # any number; the same for every process that creates tables
 _EXACT = Context(prec=150_000, Emax=999_999, Emin=-999_999)
 
 
@@ -266,13 +266,13 @@ class PostgreSQL(Expressions, Bulk, Confining, ChangeLog):
         return [row[0] for row in rows]
 
     def schema_lock(self) -> Program[None]:
-        """Ask again and again: a process that waits inside pg_advisory_lock would hold a snapshot all the while."""
+        """Ask again and again: a process that waits within a statement would hold a snapshot all the while."""
         asked = Command("SELECT pg_try_advisory_xact_lock($1)")
         for _ in range(max(int(self.lock_timeout / 0.05), 1)):
-            rows = yield asked, (_SCHEMA_LOCK,)
+            rows = yield asked, (SCHEMA_LOCK,)
             if rows[0][0]:
                 return
-            yield Command("SELECT pg_sleep(0.05)"), ()
+            yield WAIT, (0.05,)
         msg = f"another process has been creating tables for {self.lock_timeout:g} s"
         raise DatabaseTimeout(msg, hint="end it, or raise the setting lock_timeout (seconds)")
 

@@ -123,7 +123,8 @@ def _transaction(error: asyncpg.PostgresError) -> e.DatabaseError | None:
         return e.QueryError(msg, hint="let that error end the transaction, then run it again", code="rolled-back")
     if isinstance(error, asyncpg.LockNotAvailableError):
         msg = "another transaction held a lock for too long"
-        return e.DatabaseTimeout(msg, hint="end it, or raise the setting lock_timeout (seconds)")
+        hint = "end it, or raise the setting lock_timeout (seconds)"
+        return e.DatabaseTimeout(msg, hint=hint, code="lock-timeout")
     if isinstance(error, asyncpg.TransactionTimeoutError):
         return e.DatabaseTimeout("the transaction took longer than the server allows", hint="do less in one")
     if isinstance(error, asyncpg.QueryCanceledError):

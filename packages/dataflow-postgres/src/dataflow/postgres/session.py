@@ -21,6 +21,7 @@ from dataflow.postgres.own_sql import refuse_beyond_tenant
 from dataflow.postgres.parameters import fitted, with_casts
 from dataflow.postgres.pool import reset
 from dataflow.postgres.proof import Key
+from dataflow.postgres.standing import KEPT, STANDING, WAITING
 from dataflow.session import standing_still
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ MOST_PARAMETERS = 32767
 _UNDO = ("ROLLBACK", "RELEASE")
 _WHOLE = ("COMMIT", "SAVEPOINT", *_UNDO)
 """Statements that a cancellation does not interrupt: where it hits one, nobody would know what is undone."""
+_ENDS = ("COMMIT", "ROLLBACK")
+_BESIDES = (CONTEXT, KEPT, STANDING, WAITING)
 _SPOILING = re.compile(r"\b(prepare|deallocate|discard|load)\b", re.IGNORECASE)
 """SQL of the user's own after which a connection is not used again: it may change prepared statements, or the server
 process itself."""
@@ -51,7 +54,10 @@ class PostgresSession:
         place: whose schema or database it is in, where each tenant has its own.
     """
 
-    __slots__ = ("_key", "_link", "_lost", "_over", "_pool", "_turn", "depth", "max_parameters", "place", "privileged")
+    __slots__ = (
+        "_begun", "_key", "_link", "_lost", "_over", "_pool", "_turn", "depth", "max_parameters", "place",
+        "privileged",
+    )  # fmt: skip
 
     def __init__(self, pool: "Pool", link: "Link", *, privileged: bool = True, key: Key | None = None) -> None:
         self._pool = pool
@@ -60,6 +66,7 @@ class PostgresSession:
         self._turn = asyncio.Lock()
         self._over = False
         self._lost = False
+        self._begun = False  # a program's own transaction, which `depth` does not count
         self.depth = 0
         self.max_parameters = MOST_PARAMETERS
         self.privileged = privileged
@@ -216,7 +223,7 @@ class PostgresSession:
 
     def _may_start_anew(self) -> bool:
         """Tell whether nothing would be missed on another connection: no transaction, nothing set by the user's SQL."""
-        return self.depth == 0 and not (self._lost or self._over or self._link.dirty)
+        return self.depth == 0 and not (self._begun or self._lost or self._over or self._link.dirty)
 
     def _lost_at(self, command: Command, error: Exception, *, sent: bool) -> DataFlowError:
         known = translate(error)
@@ -234,8 +241,8 @@ class PostgresSession:
             return await self._send_named(command, arguments)
         if command.returns is COUNT:
             return await self._send_counted(command, arguments)
-        if command.returns is CONTEXT:
-            return await self._enter(*arguments)
+        if command.returns in _BESIDES:
+            return await self._besides(command, arguments)
         if command.returns is MANY:
             return len(await raw.fetchmany(f"{command.sql} RETURNING 1", arguments))
         if command.returns is COPY:
@@ -249,11 +256,28 @@ class PostgresSession:
                 raise
         return await raw.fetch(command.sql, *arguments)
 
+    async def _besides(self, command: Command, arguments: Sequence[Any]) -> Any:
+        """Carry out what is not only a statement."""
+        raw = self._link.raw
+        if command.returns is CONTEXT:
+            return await self._enter(*arguments)
+        if command.returns is STANDING:
+            return raw.is_in_transaction()
+        if command.returns is WAITING:
+            return await asyncio.sleep(*arguments)
+        if self._pool.pooled:
+            msg = "behind a pooler in transaction mode, a connection keeps no lock and no setting"
+            raise ConfigurationError(msg, hint="name the server itself in the URL", code="pooler")
+        self._link.dirty = True
+        return await raw.fetch(command.sql, *arguments)
+
     async def _send_counted(self, command: Command, arguments: Sequence[Any]) -> int:
         sql = command.sql
         if self._pool.pooled and sql.startswith("BEGIN"):
             sql += self._pool.prelude
         tag = await self._link.raw.execute(sql, *arguments)
+        if sql.startswith("BEGIN") or sql in _ENDS:
+            self._begun = sql not in _ENDS
         if sql.startswith("ROLLBACK") or (self._pool.pooled and sql == "COMMIT"):
             self._link.context = {}
         if sql == "COMMIT" and tag != sql:

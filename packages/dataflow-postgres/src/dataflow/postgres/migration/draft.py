@@ -1,0 +1,194 @@
+"""Steps under construction: what is there, what shall be, and how a step is put together from the facts."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from dataflow.catalog import Catalog, Constraint, Index, Table
+from dataflow.changes import Change, Mode, Step
+from dataflow.postgres.migration.facts import FACTS, stronger
+
+LARGE = 1 << 20
+"""Bytes of a table's rows from which on nobody shall wait until they are read."""
+
+
+@attrs.frozen
+class Server:
+    """What the server was found to be.
+
+    Attributes:
+        version: 160004, say.
+        domains: types that may check what they hold; None: nobody asked.
+    """
+
+    version: int = 150_000
+    domains: frozenset[str] | None = None
+
+
+class Draft:
+    """The steps so far.
+
+    Args:
+        found: the schema as it is.
+        wanted: as it shall be.
+        changes: all of them.
+        quote: how the dialect quotes identifiers.
+        server: what the server is.
+    """
+
+    def __init__(
+        self,
+        found: Catalog,
+        wanted: Catalog,
+        changes: Sequence[Change],
+        *,
+        quote: Callable[[str], str],
+        server: Server,
+    ) -> None:
+        self.found = found
+        self.wanted = wanted
+        self.quote = quote
+        self.server = server
+        self.steps: list[Step] = []
+        self.changed = {(change.kind, change.table, change.name) for change in changes}
+        self._before = {change.name: named(change.before) for change in changes if change.kind == "rename_table"}
+
+    # -- what is there --------------------------------------------------------------------------------------------
+    def table(self, name: str) -> Table | None:
+        """Return a table as it was found, by the name it has after all renaming; None for a new one."""
+        old = self._before.get(name)
+        if old is not None:
+            return self.found.tables.get(old) or self.found.tables.get(name)
+        return None if name in self._before.values() else self.found.tables.get(name)
+
+    def renamed(self, name: str) -> str:
+        """Return the name that a table that was found has after all renaming."""
+        return next((new for new, old in self._before.items() if old == name), name)
+
+    def is_large(self, name: str) -> bool:
+        """Tell whether a table is so large that nobody shall wait until its rows are read."""
+        table = self.table(name)
+        return table is not None and table.bytes > LARGE
+
+    def is_empty(self, name: str) -> bool:
+        """Tell whether a table is new or was found without rows."""
+        table = self.table(name)
+        return table is None or table.empty
+
+    def is_partitioned(self, name: str) -> bool:
+        """Tell whether a table has its rows in others."""
+        table = self.table(name)
+        return table is not None and any(option.startswith("partition by ") for option in table.options)
+
+    def parts(self, name: str) -> list[str]:
+        """Return the tables that hold rows of a partitioned one."""
+        start = (f"partition of {name} ", f"partition of {self.quote(name)} ", f"inherits {name}")
+        own = [t.name for t in self.found.tables.values() if any(option.startswith(start) for option in t.options)]
+        return own + [below for part in own for below in self.parts(part)]
+
+    def references(self, name: str, columns: Collection[str] | None = None) -> dict[str, Constraint]:
+        """Return the foreign keys of a table and to it that stay meanwhile: the other table -> one of them.
+
+        Args:
+            name: the table.
+            columns: only those that use one of these columns of it.
+        """
+        others: dict[str, Constraint] = {}
+        for table in {**self.found.tables, **self.wanted.tables}.values():
+            for key in table.constraints:
+                if key.kind != "foreign key" or ("drop_constraint", table.name, key.name) in self.changed:
+                    continue
+                if table.name == name and (columns is None or set(columns) & set(key.columns)):
+                    others.setdefault(key.target, key)
+                if key.target == name and (columns is None or set(columns) & set(key.remote)):
+                    others.setdefault(table.name, key)
+        others.pop(name, None)
+        return others
+
+    def indexes_on(self, name: str, column: str) -> bool:
+        """Tell whether an index or key holds a column."""
+        table = self.table(name)
+        if table is None:
+            return False
+        keyed = any(column in each.columns for each in table.constraints if each.kind not in ("check", "foreign key"))
+        return keyed or any(column in index.columns or _mentions(index, column) for index in table.indexes.values())
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+    def add(
+        self,
+        operation: str,
+        summary: str,
+        table: str,
+        sql: Iterable[str],
+        *,
+        inverse: Iterable[str] | None = None,
+        far: Iterable[str] = (),
+        locked: str | None = None,
+        mode: Mode = "together",
+        details: Mapping[str, Any] | None = None,
+        **other: Any,
+    ) -> None:
+        """Add a step.
+
+        Args:
+            operation: its class, of `facts.FACTS`.
+            summary: what it does.
+            table: the table it is about, or "".
+            sql: statements.
+            inverse: statements that undo it.
+            far: other tables that are locked.
+            locked: name of what is locked, where that is not `table`.
+            mode: see `Step`.
+            details: see `Step`.
+            other: fields of `Step` that differ from the facts.
+        """
+        fact = FACTS[operation]
+        locks: dict[str, str] = {}
+        near = table if locked is None else locked
+        for name in [near, *self.parts(near)] if near and fact.lock else []:
+            locks[name] = fact.lock
+        for name in far if fact.far else ():
+            locks[name] = stronger(locks.get(name, ""), fact.far)
+        step = Step(
+            operation,
+            summary,
+            table,
+            tuple(sql),
+            None if inverse is None else tuple(inverse),
+            mode,
+            locks,
+            fact.rewrites,
+            fact.scans,
+            fact.data_loss,
+            fact.fails,
+            dict(details or {}),
+        )
+        if self.is_empty(table) and table:
+            other = {"fails_on_data": "no", **other}
+        self.steps.append(attrs.evolve(step, **other) if other else step)
+
+    def alter(self, table: str, *actions: str) -> str:
+        """Write an ALTER TABLE."""
+        return f"ALTER TABLE {self.quote(table)} {', '.join(actions)}"
+
+
+def named(what: Any) -> str:
+    """Return the name of an object, or the name itself."""
+    name: str = getattr(what, "name", what)
+    return name
+
+
+def literal(text: str) -> str:
+    """Write a text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def commented(kind: str, name: str, comment: str | None) -> str:
+    """Write COMMENT ON."""
+    return f"COMMENT ON {kind} {name} IS {'NULL' if comment is None else literal(comment)}"
+
+
+def _mentions(index: Index, column: str) -> bool:
+    texts = [*(key.expression for key in index.keys), index.where or ""]
+    return any(column in text for text in texts)

@@ -1,0 +1,261 @@
+"""Steps for what stands beside tables: views, triggers, policies, functions, sequences, enum types."""
+
+import re
+
+from dataflow.catalog import Column, EnumType, Function, Sequence, View
+from dataflow.changes import Change
+from dataflow.postgres.migration.catalog import setting
+from dataflow.postgres.migration.draft import Draft, commented, literal
+
+_HEAD = re.compile(r"\A(.*?\n RETURNS [^\n]*|.*?\n)", re.DOTALL)
+
+
+# -- views ------------------------------------------------------------------------------------------------------------
+def create_view(draft: Draft, change: Change) -> None:
+    """Create a view, with the indexes of a materialized one."""
+    view: View = change.after
+    operation = "create_materialized_view" if view.materialized else "create_view"
+    sql, inverse = _creation(draft, view), (_removal(draft, view),)
+    draft.add(operation, f"create view {view.name}", "", sql, inverse=inverse, far=_read(draft, view))
+
+
+def drop_view(draft: Draft, change: Change) -> None:
+    """Drop a view."""
+    view: View = change.before
+    sql, inverse = (_removal(draft, view),), _creation(draft, view)
+    draft.add("drop_view", f"drop view {view.name}", "", sql, inverse=inverse, locked=view.name)
+
+
+def alter_view(draft: Draft, change: Change) -> None:
+    """Change the comment of a view; anything else makes it anew."""
+    before: View = change.before
+    after: View = change.after
+    if (before.definition, before.options, before.materialized) == (
+        after.definition,
+        after.options,
+        after.materialized,
+    ):
+        word = _word(after)
+        sql, inverse = (commented(word, draft.quote(each.name), each.comment) for each in (after, before))
+        draft.add("alter_view", f"comment on {after.name}", "", (sql,), inverse=(inverse,), locked=after.name)
+        return
+    drop_view(draft, change)
+    create_view(draft, change)
+
+
+def _word(view: View) -> str:
+    return "MATERIALIZED VIEW" if view.materialized else "VIEW"
+
+
+def _removal(draft: Draft, view: View) -> str:
+    return f"DROP {_word(view)} {draft.quote(view.name)}"
+
+
+def _creation(draft: Draft, view: View) -> list[str]:
+    options = f" WITH ({', '.join(map(setting, view.options))})" if view.options else ""
+    sql = [f"CREATE {_word(view)} {draft.quote(view.name)}{options} AS {view.definition}"]
+    sql += [index.definition for index in view.indexes.values()]
+    return sql + ([commented(_word(view), draft.quote(view.name), view.comment)] if view.comment is not None else [])
+
+
+def _read(draft: Draft, view: View) -> list[str]:
+    """Return the tables and views that are read, also through other views."""
+    views = {**draft.found.views, **draft.wanted.views}
+    found: list[str] = []
+    todo = list(view.reads)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.append(name)
+            todo += views[name].reads if name in views else ()
+    return found
+
+
+# -- triggers and policies --------------------------------------------------------------------------------------------
+def create_trigger(draft: Draft, change: Change) -> None:
+    """Create a trigger."""
+    drop = f"DROP TRIGGER {draft.quote(change.name)} ON {draft.quote(change.table)}"
+    summary = f"create trigger {change.name} of {change.table}"
+    draft.add("create_trigger", summary, change.table, (change.after.definition,), inverse=(drop,))
+
+
+def drop_trigger(draft: Draft, change: Change) -> None:
+    """Drop a trigger."""
+    drop = f"DROP TRIGGER {draft.quote(change.name)} ON {draft.quote(change.table)}"
+    summary = f"drop trigger {change.name} of {change.table}"
+    draft.add("drop_trigger", summary, change.table, (drop,), inverse=(change.before.definition,))
+
+
+def create_policy(draft: Draft, change: Change) -> None:
+    """Create a policy."""
+    drop = f"DROP POLICY {draft.quote(change.name)} ON {draft.quote(change.table)}"
+    summary = f"create policy {change.name} of {change.table}"
+    draft.add("create_policy", summary, change.table, (change.after.definition,), inverse=(drop,))
+
+
+def drop_policy(draft: Draft, change: Change) -> None:
+    """Drop a policy."""
+    drop = f"DROP POLICY {draft.quote(change.name)} ON {draft.quote(change.table)}"
+    summary = f"drop policy {change.name} of {change.table}"
+    draft.add("drop_policy", summary, change.table, (drop,), inverse=(change.before.definition,))
+
+
+def alter_trigger(draft: Draft, change: Change) -> None:
+    """Make a trigger anew."""
+    drop_trigger(draft, change)
+    create_trigger(draft, change)
+
+
+def alter_policy(draft: Draft, change: Change) -> None:
+    """Make a policy anew."""
+    drop_policy(draft, change)
+    create_policy(draft, change)
+
+
+# -- functions --------------------------------------------------------------------------------------------------------
+def create_function(draft: Draft, change: Change) -> None:
+    """Create a function or procedure."""
+    function: Function = change.after
+    summary = f"create {function.kind} {function.name}"
+    draft.add("create_function", summary, "", (function.definition,), inverse=(_function_removal(draft, function),))
+
+
+def drop_function(draft: Draft, change: Change) -> None:
+    """Drop a function or procedure."""
+    function: Function = change.before
+    summary = f"drop {function.kind} {function.name}"
+    draft.add("drop_function", summary, "", (_function_removal(draft, function),), inverse=(function.definition,))
+
+
+def alter_function(draft: Draft, change: Change) -> None:
+    """Replace a function; where its parameters' names or its result differ, make it anew."""
+    before: Function = change.before
+    after: Function = change.after
+    heads = [_HEAD.match(each.definition) for each in (before, after)]
+    if before.kind != after.kind or [head and head[0] for head in heads[:1]] != [
+        head and head[0] for head in heads[1:]
+    ]:
+        drop_function(draft, change)
+        create_function(draft, change)
+        return
+    summary = f"replace {after.kind} {after.name}"
+    draft.add("create_function", summary, "", (after.definition,), inverse=(before.definition,))
+
+
+def _function_removal(draft: Draft, function: Function) -> str:
+    del draft
+    return f"DROP {'PROCEDURE' if function.kind == 'procedure' else 'FUNCTION'} {function.name}"
+
+
+# -- sequences --------------------------------------------------------------------------------------------------------
+def create_sequence(draft: Draft, change: Change) -> None:
+    """Create a sequence."""
+    sequence: Sequence = change.after
+    name = draft.quote(sequence.name)
+    sql = [f"CREATE SEQUENCE {name} {sequence.definition}"]
+    draft.add("create_sequence", f"create sequence {sequence.name}", "", sql, inverse=(f"DROP SEQUENCE {name}",))
+    _own(draft, Sequence(sequence.name, sequence.definition), sequence)
+
+
+def alter_sequence(draft: Draft, change: Change) -> None:
+    """Change how a sequence counts, and which column it belongs to."""
+    before: Sequence = change.before
+    after: Sequence = change.after
+    if before.definition != after.definition:
+        sql, inverse = (f"ALTER SEQUENCE {draft.quote(each.name)} {each.definition}" for each in (after, before))
+        draft.add("alter_sequence", f"alter sequence {after.name}", "", (sql,), inverse=(inverse,))
+    _own(draft, before, after)
+
+
+def _own(draft: Draft, before: Sequence, after: Sequence) -> None:
+    if before.owner == after.owner:
+        return
+    sql, inverse = (
+        f"ALTER SEQUENCE {draft.quote(after.name)} OWNED BY {_owner(draft, each.owner)}" for each in (after, before)
+    )
+    table = after.owner.rpartition(".")[0]
+    draft.add(
+        "sequence_owner", f"sequence {after.name} of {after.owner or 'nobody'}", table, (sql,), inverse=(inverse,)
+    )
+
+
+def _owner(draft: Draft, owner: str) -> str:
+    table, _, column = owner.rpartition(".")
+    return f"{draft.quote(table)}.{draft.quote(column)}" if table else "NONE"
+
+
+def drop_sequence(draft: Draft, change: Change) -> None:
+    """Drop a sequence; how far it had counted goes with it."""
+    sequence: Sequence = change.before
+    sql = (f"DROP SEQUENCE {draft.quote(sequence.name)}",)
+    draft.add("drop_sequence", f"drop sequence {sequence.name}", "", sql)
+
+
+# -- enum types -------------------------------------------------------------------------------------------------------
+def create_enum(draft: Draft, change: Change) -> None:
+    """Create an enum type."""
+    name = draft.quote(change.name)
+    sql, inverse = _enum(draft, change.after), f"DROP TYPE {name}"
+    draft.add("create_enum", f"create enum {change.name}", "", (sql,), inverse=(inverse,))
+
+
+def drop_enum(draft: Draft, change: Change) -> None:
+    """Drop an enum type."""
+    sql, inverse = f"DROP TYPE {draft.quote(change.name)}", _enum(draft, change.before)
+    draft.add("drop_enum", f"drop enum {change.name}", "", (sql,), inverse=(inverse,))
+
+
+def _enum(draft: Draft, enum: EnumType) -> str:
+    return f"CREATE TYPE {draft.quote(enum.name)} AS ENUM ({', '.join(map(literal, enum.labels))})"
+
+
+def alter_enum(draft: Draft, change: Change) -> None:
+    """Add labels, each in a transaction of its own: they cannot be used in it; or make the type anew."""
+    before: EnumType = change.before
+    after: EnumType = change.after
+    kept = [label for label in after.labels if label in before.labels]
+    if kept != list(before.labels):
+        _replace_enum(draft, before, after)
+        return
+    known = list(before.labels)
+    for place, label in enumerate(after.labels):
+        if label in known:
+            continue
+        where = f"AFTER {literal(after.labels[place - 1])}" if place else f"BEFORE {literal(known[0])}"
+        sql = f"ALTER TYPE {draft.quote(after.name)} ADD VALUE IF NOT EXISTS {literal(label)} {where if known else ''}"
+        draft.add("enum_add_value", f"add {label} to enum {after.name}", "", (sql.rstrip(),), mode="apart")
+        known.append(label)
+
+
+def _replace_enum(draft: Draft, before: EnumType, after: EnumType) -> None:
+    """Move the columns to a new type; rows that hold a label that goes make it fail."""
+    name, old = draft.quote(after.name), draft.quote("dataflow_old")
+    written = {kind: kind for kind in (after.name, name)}
+    sql = [f"ALTER TYPE {name} RENAME TO {old}", _enum(draft, after)]
+    tables: dict[str, list[Column]] = {}
+    for table in draft.found.tables.values():
+        own = [column for column in table.columns.values() if column.type.removesuffix("[]") in written]
+        if own:
+            tables[draft.renamed(table.name)] = own
+    for table_name, columns in tables.items():
+        sql += _moved(draft, table_name, columns)
+    sql.append(f"DROP TYPE {old}")
+    lost = [label for label in before.labels if label not in after.labels]
+    summary = f"make enum {after.name} anew" + (f", without {', '.join(lost)}" if lost else "")
+    far = sorted(
+        {*tables, *(far for table in tables for far in draft.references(table, {c.name for c in tables[table]}))}
+    )
+    draft.add("enum_replace", summary, "", sql, far=far)
+
+
+def _moved(draft: Draft, table: str, columns: list[Column]) -> list[str]:
+    actions = [f"ALTER COLUMN {draft.quote(c.name)} DROP DEFAULT" for c in columns if c.default is not None]
+    for column in columns:
+        own, array = draft.quote(column.name), "[]" if column.type.endswith("[]") else ""
+        actions.append(f"ALTER COLUMN {own} TYPE {column.type} USING {own}::text{array}::{column.type}")
+    sql = [draft.alter(table, action) for action in actions]
+    return sql + [
+        draft.alter(table, f"ALTER COLUMN {draft.quote(c.name)} SET DEFAULT {c.default}")
+        for c in columns
+        if c.default is not None
+    ]
