@@ -184,7 +184,8 @@ class View:
         indexes: of a materialized view.
         options: "security_invoker=true" …
         comment: its comment, or None.
-        columns: names of its columns.
+        columns: names of its columns, where the database keeps them.
+        triggers: name -> trigger instead of writing to it; they go with the view.
     """
 
     name: str
@@ -195,6 +196,7 @@ class View:
     options: tuple[str, ...] = ()
     comment: str | None = None
     columns: tuple[str, ...] = ()
+    triggers: Mapping[str, Trigger] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -1,0 +1,270 @@
+"""The changes of one table, as steps: by ALTER TABLE where SQLite has it and it is safe, else one rebuild for all."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from dataflow.catalog import Catalog, Table
+from dataflow.changes import Change, Step
+from dataflow.errors import SchemaError
+from dataflow.sqlite.migration.aside import after, table_after
+from dataflow.sqlite.migration.catalog import resolved
+from dataflow.sqlite.migration.rebuild import Rebuild
+from dataflow.sqlite.migration.tables import Patch, alike, changed, column_text, table_text
+from dataflow.sqlite.migration.text import read_table
+from dataflow.sqlite.migration.tokens import constant, names_in, quoted, renamed
+from dataflow.sqlite.migration.words import failure, loss, operation, summary, worst
+
+STRUCTURE = frozenset(
+    [
+        "add_column",
+        "drop_column",
+        "alter_column",
+        "add_constraint",
+        "drop_constraint",
+        "rename_constraint",
+        "alter_table",
+    ]
+)
+
+
+@attrs.frozen
+class Surroundings:
+    """What is around a table while it is altered.
+
+    Attributes:
+        found: the catalog before.
+        wanted: the catalog after.
+        texts: names in each view and trigger that stands meanwhile.
+        dropped: names of indexes and triggers that are gone by then.
+    """
+
+    found: Catalog
+    wanted: Catalog
+    texts: Sequence[frozenset[str]]
+    dropped: frozenset[str]
+
+
+class Alteration:
+    """The changes of one table.
+
+    Args:
+        table: as it is found.
+        name: as it is called afterwards.
+        columns: (old name, new name) of columns, in order.
+        changes: all others of its structure.
+        around: what is around it.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        columns: Sequence[tuple[str, str]],
+        changes: Sequence[Change],
+        around: Surroundings,
+    ) -> None:
+        self.found = table
+        self.name = name
+        self.columns = columns
+        self.changes = changes
+        self.around = around
+        self.now = self._renamed()
+        self.target = changed(self.now, changes)
+
+    # -- names ------------------------------------------------------------------------------------------------------
+    @property
+    def renames_columns(self) -> list[str]:
+        """Statements that rename its columns."""
+        return [_rename_column(self.name, old, new) for old, new in self.columns]
+
+    def _renamed(self) -> Table:
+        """Return the table as it is once it and its columns have their new names, as SQLite itself writes it."""
+        if self.name == self.found.name and not self.columns:
+            return self.found
+        moved = (
+            []
+            if self.name == self.found.name
+            else [f"ALTER TABLE {quoted(self.found.name)} RENAME TO {quoted(self.name)}"]
+        )
+        indexes = [index.definition for index in self.found.indexes.values()]
+        try:
+            table = after([self.found.sql, *indexes, *moved, *self.renames_columns]).tables[self.name]
+        except sqlite3.Error as error:
+            msg = f"SQLite cannot rename {self.found.name} or its columns: {error}"
+            raise SchemaError(msg, hint="rename by hand first", where={"table": self.name}) from error
+        table = self._resolved(table)
+        words = {self.found.name.lower(): self.name} | {old.lower(): new for old, new in self.columns}
+        triggers = {
+            name: attrs.evolve(one, table=self.name, definition=renamed(one.definition, words))
+            for name, one in self.found.triggers.items()
+        }
+        return attrs.evolve(table, triggers=triggers, empty=self.found.empty)
+
+    def _resolved(self, table: Table) -> Table:
+        others = {**self.around.found.tables, **self.around.wanted.tables}
+        return resolved({table.name: table}, others)[table.name]
+
+    def _means(self, statements: Sequence[str]) -> bool:
+        """Tell whether statements make the table as it shall be."""
+        made = table_after(self.name, statements)
+        return made is not None and alike(self._resolved(made), self.target)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+    def steps(self) -> list[Step]:
+        """Return the steps, without the renaming."""
+        if not self.changes:
+            return []
+        return self._native() or [self._rebuild()]
+
+    def _native(self) -> list[Step]:
+        """Return the ALTER TABLE statements that do; none where something needs more."""
+        added = [change for change in self.changes if change.kind == "add_column"]
+        dropped = [change for change in self.changes if change.kind == "drop_column"]
+        names = {change.name for change in added}
+        others = [change for change in self.changes if change not in added and change not in dropped]
+        covered = all(
+            change.kind == "add_constraint"
+            and change.after.kind in ("foreign key", "check")
+            and len(names & {*change.after.columns}) == 1
+            for change in others
+        )
+        if not covered or len(dropped) > 1 or not all(map(self._droppable, dropped)) or not all(map(_addable, added)):
+            return []
+        steps = [self._drop(change) for change in dropped] + [self._add(change, others) for change in added]
+        indexes = [index.definition for name, index in self.now.indexes.items() if name not in self.around.dropped]
+        statements = [sql for step in steps for sql in step.sql]
+        return steps if self._means([self.now.sql, *indexes, *statements]) else []
+
+    def _droppable(self, change: Change) -> bool:
+        name, table = change.name.lower(), self.name.lower()
+        refers = any({name, table} <= text for text in self.around.texts)
+        for other in self.around.found.tables.values():
+            refers |= any(
+                key.target.lower() == table and name in map(str.lower, key.remote) for key in other.constraints
+            )
+        return not refers
+
+    def _drop(self, change: Change) -> Step:
+        drop = f"ALTER TABLE {quoted(self.name)} DROP COLUMN {quoted(change.name)}"
+        inverse = None
+        if change.before.generated is not None and not change.before.stored:
+            inverse = (f"ALTER TABLE {quoted(self.name)} ADD COLUMN {column_text(change.before)}",)
+        return self._step([change], (drop,), inverse, rewrites=True, scans=True, clears=True)
+
+    def _add(self, change: Change, others: Sequence[Change]) -> Step:
+        own = [one for one in others if change.name in one.after.columns]
+        donor = self._donor(change)
+        inline = [one.after for one in own if donor is None or one.after not in donor[1]]
+        text = column_text(change.after, inline=inline) if donor is None else donor[0]
+        if donor is not None and inline:
+            text = f"{text} {column_text(change.after, inline=inline)[len(column_text(change.after)) + 1 :]}"
+        drop = f"ALTER TABLE {quoted(self.name)} DROP COLUMN {quoted(change.name)}"
+        sql = (f"ALTER TABLE {quoted(self.name)} ADD COLUMN {text}",)
+        checked = any(one.after.kind == "check" for one in own)
+        return self._step([change, *own], sql, (drop,), scans=checked, name=operation(change))
+
+    def _donor(self, change: Change) -> tuple[str, tuple[object, ...]] | None:
+        wanted = self.around.wanted.tables.get(self.name)
+        if wanted is None or not wanted.sql:
+            return None
+        item = next((one for one in read_table(wanted.sql).items if one.column == change.name), None)
+        return None if item is None else (item.text, item.constraints)
+
+    def _rebuild(self) -> Step:
+        values = {change.name: change.value for change in self.changes if change.value is not None}
+        fresh = {change.name for change in self.changes if change.kind == "add_column"}
+        kept = {name for name in (*self.now.indexes, *self.now.triggers) if name not in self.around.dropped}
+        attached = [index.definition for name, index in self.now.indexes.items() if name in kept]
+        wanted = self.around.wanted.tables.get(self.name)
+        triggers = {**self.now.triggers, **(wanted.triggers if wanted else {})}
+        attached += [triggers[name].definition for name in self.now.triggers if name in kept]
+        target = attrs.evolve(self.target, sql=self._text())
+        there = Rebuild(self.now, target, fresh, values, attached)
+        losses = worst([loss(change) for change in self.changes])
+        inverse = None
+        if losses != "certain":
+            gone = {change.name for change in self.changes if change.kind == "drop_column"}
+            before = attrs.evolve(self.now, sql=self.now.sql)
+            inverse = Rebuild(target, before, gone, {}, attached).statements()
+        name = operation(self.changes[0]) if len(self.changes) == 1 else "rebuild_table"
+        return self._step(self.changes, there.statements(), inverse, rewrites=True, scans=True, clears=True, name=name)
+
+    def _text(self) -> str:
+        """Return a text that means the target: the wanted one if it does, else the stored one, patched."""
+        wanted = self.around.wanted.tables.get(self.name)
+        donor = wanted.sql if wanted is not None else ""
+        for text in (donor, str(Patch(self.now, self.target, donor)), str(Patch(self.now, self.target, ""))):
+            if text and self._means([text]):
+                return text
+        text = table_text(self.target)
+        if not self._means([text]):
+            msg = f"no CREATE TABLE statement was found that makes {self.name} as it shall be"
+            raise SchemaError(msg, hint="change the table by hand", where={"table": self.name}, code="cannot-rebuild")
+        return text
+
+    def _step(
+        self,
+        changes: Sequence[Change],
+        sql: tuple[str, ...],
+        inverse: tuple[str, ...] | None,
+        *,
+        rewrites: bool = False,
+        scans: bool = False,
+        clears: bool = False,
+        name: str = "",
+    ) -> Step:
+        said = [summary(change) for change in changes]
+        rebuilds = rewrites and len(sql) > 1
+        fails = [reason for change in changes if (reason := failure(change)) != "no"]
+        details: Mapping[str, object] = {"clears": sorted({self.found.name, self.name})} if clears else {}
+        return Step(
+            name or operation(changes[0]),
+            f"rebuild {self.name}: {'; '.join(said)}" if rebuilds else "; ".join(said),
+            self.name,
+            sql,
+            inverse,
+            locks={self.name: "EXCLUSIVE" if rebuilds else "WRITE"},
+            rewrites=rewrites,
+            scans=scans,
+            data_loss=worst([loss(change) for change in changes]),
+            fails_on_data=", or ".join(fails) or "no",
+            details=details,
+        )
+
+
+def _addable(change: Change) -> bool:
+    """Tell whether ADD COLUMN can add a column to a table with rows, as far as the column itself goes."""
+    column = change.after
+    if change.value is not None or column.stored or column.identity:
+        return False
+    if column.generated is not None:
+        return bool(column.nullable)
+    if column.default is None:
+        return bool(column.nullable)
+    return constant(column.default) and (column.nullable or column.default.upper() != "NULL")
+
+
+def _rename_column(table: str, old: str, new: str) -> str:
+    return f"ALTER TABLE {quoted(table)} RENAME COLUMN {quoted(old)} TO {quoted(new)}"
+
+
+def rename_steps(alteration: Alteration) -> list[Step]:
+    """Return the steps that rename a table's columns."""
+    table = alteration.name
+    return [
+        Step(
+            "rename_column",
+            f"rename column {table}.{old} to {new}",
+            table,
+            (_rename_column(table, old, new),),
+            (_rename_column(table, new, old),),
+            locks={table: "WRITE"},
+            details={"clears": sorted({alteration.found.name, table})},
+        )
+        for old, new in alteration.columns
+    ]
+
+
+__all__ = ["STRUCTURE", "Alteration", "Surroundings", "names_in", "rename_steps"]

@@ -1,0 +1,72 @@
+"""A database in memory, in which schemas are built and changed to see what becomes of them; no file is touched."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from dataflow.catalog import Catalog, Table
+from dataflow.dialect import COUNT, MANY, Command, Program
+from dataflow.sqlite.changelog import attach
+from dataflow.sqlite.errors import translate
+from dataflow.sqlite.functions import install
+from dataflow.sqlite.migration.catalog import inspect
+
+T = TypeVar("T")
+_PLACE = ":memory:"
+
+
+@contextmanager
+def memory() -> Iterator[sqlite3.Connection]:
+    """Open a database in memory, with the functions that the framework's own connections have."""
+    raw = sqlite3.connect(_PLACE, isolation_level=None)
+    try:
+        install(raw)
+        attach(raw, dict)
+        yield raw
+    finally:
+        raw.close()
+
+
+def drive(raw: sqlite3.Connection, program: Program[T]) -> T:
+    """Run a program to its end on a connection."""
+    try:
+        step = next(program)
+        while True:
+            try:
+                reply = _reply(raw, *step)
+            except sqlite3.Error as error:
+                step = program.throw(translate(error, _PLACE))
+            else:
+                step = program.send(reply)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+def _reply(raw: sqlite3.Connection, command: Command, arguments: Any) -> Any:
+    if command.returns is MANY:
+        return raw.executemany(command.sql, arguments).rowcount
+    cursor = raw.execute(command.sql, arguments)
+    if command.named:
+        return [column[0] for column in cursor.description or ()], cursor.fetchall(), cursor.rowcount
+    return max(cursor.rowcount, 0) if command.returns is COUNT else cursor.fetchall()
+
+
+def after(statements: Iterable[str]) -> Catalog:
+    """Return the schema that statements make of nothing.
+
+    Raises:
+        sqlite3.Error: one of them cannot be carried out.
+    """
+    with memory() as raw:
+        for sql in statements:
+            raw.execute(sql)
+        return drive(raw, inspect())
+
+
+def table_after(name: str, statements: Iterable[str]) -> Table | None:
+    """Return the table that statements make, or None where they fail or make no such table."""
+    try:
+        return after(statements).tables.get(name)
+    except sqlite3.Error:
+        return None
