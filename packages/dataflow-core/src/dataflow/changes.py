@@ -115,6 +115,13 @@ class SchemaEditor(Protocol):
         """
         ...
 
+    def clear(self, steps: Sequence[Step]) -> Program[None]:
+        """Drop what the framework keeps on tables (triggers, views) where it is in the way of steps; inside `locked`.
+
+        What features need is made anew afterwards.
+        """
+        ...
+
     def attempt(
         self, body: Program[T], *, lock_timeout: float, statement_timeout: float, transaction: bool
     ) -> Program[T]:
@@ -141,6 +148,14 @@ class SchemaEditor(Protocol):
 
     def batch(self, step: Step, cursor: Any) -> Program[tuple[int, Any]]:
         """Make the next part of a step in batches: (rows changed, the cursor to go on from; None when it is done)."""
+        ...
+
+    def backup(self, tables: Sequence[str]) -> Program[str]:
+        """Copy what a migration is going to touch; return where to, in words for the history. Inside `locked`.
+
+        Args:
+            tables: names of the tables that the plan changes.
+        """
         ...
 
     def script(self, steps: Sequence[Step]) -> str:

@@ -6,7 +6,7 @@ Knows nothing of the facade that users hold, nor of workflows.
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -292,6 +292,11 @@ class Core(Watched):
             if model.name not in found and not model.ready and model.name not in ready:
                 found[model.name] = model
                 stack += [model.target(relation) for relation in model.relations.values()]
+        return self.in_key_order(found.values())
+
+    def in_key_order(self, models: Iterable[BoundModel]) -> list[BoundModel]:
+        """Return models so that what their foreign keys lead to comes first, as far as there is such an order."""
+        found = {model.name: model for model in models}
         order: dict[str, BoundModel] = {}
 
         def settle(model: BoundModel, above: tuple[str, ...]) -> None:
@@ -311,21 +316,41 @@ class Core(Watched):
     def _creates(self) -> bool:
         return self.config["auto_migrate"] and not self.config["existing_schema_mode"]
 
-    def _look(self, models: list[BoundModel], call: Call) -> Program[bool]:
-        """Check what is there; True if nothing has to be created."""
+    @cached_property
+    def schema_engine(self) -> Any:
+        """The migration engine of the role "schema", or None."""
+        found = self.plugins.migration_engines.get("schema")
+        return None if found is None else specs.load(found.engine)(self)
+
+    def _look(self, models: list[BoundModel], call: Call) -> Program[str]:
+        """Check what is there: "" if nothing has to be done, "create" or "migrate"."""
         from dataflow.schema import create_missing, lacks
 
-        if self._creates and (yield from lacks(models, self.dialect)):
-            for guard in self.guards:
-                if hasattr(guard, "schema"):
-                    guard.schema(self, call.ambient)
-            return False
-        yield from create_missing(models, self.dialect, create=False)
+        engine, todo = self.schema_engine, ""
+        if self._creates:
+            if hasattr(engine, "look"):
+                todo = yield from engine.look(models)
+            elif (yield from lacks(models, self.dialect)):
+                todo = "create"
+        if todo:
+            self.permit_schema_change(call)
+            return todo
+        yield from create_missing(models, self.dialect, create=False, hint=getattr(engine, "hint", ""))
         call.after_commit.append(partial(self._now_ready, models, call))
-        return True
+        return ""
+
+    def permit_schema_change(self, call: Call) -> None:
+        """Let guards refuse that the schema is changed, by raising."""
+        for guard in self.guards:
+            if hasattr(guard, "schema"):
+                guard.schema(self, call.ambient)
 
     def _create(self, models: list[BoundModel], call: Call) -> Program[None]:
         yield from atomic(call, self._create_locked(models))
+        call.after_commit.append(partial(self._now_ready, models, call))
+
+    def _migrate(self, models: list[BoundModel], call: Call) -> Program[None]:
+        yield from self.schema_engine.bring(models, call)
         call.after_commit.append(partial(self._now_ready, models, call))
 
     def _now_ready(self, models: list[BoundModel], call: Call) -> None:
@@ -349,21 +374,28 @@ class Core(Watched):
 
         yield from self.dialect.schema_lock()
         yield from self.dialect.before_tables([model.spec for model in models])
-        yield from create_missing(models, self.dialect, create=True)
+        if hasattr(self.schema_engine, "create"):
+            yield from self.schema_engine.create(models)
+        else:
+            yield from create_missing(models, self.dialect, create=True)
 
     async def ensure(self, models: Iterable[BoundModel]) -> None:
         """Create what is missing for these models, once."""
         call, place = self._schema_call()
         todo = self.unready(models, place)
-        if todo and not await self.run(self._look(todo, call), call, write=False, holder="schema"):
-            await self.run(self._create(todo, call), call, write=True, holder="schema")
+        what = await self.run(self._look(todo, call), call, write=False, holder="schema") if todo else ""
+        if what:
+            change = self._migrate if what == "migrate" else self._create
+            await self.run(change(todo, call), call, write=True, holder="schema")
 
     def ensure_blocking(self, models: Iterable[BoundModel]) -> None:
         """`ensure` in the calling thread."""
         call, place = self._schema_call()
         todo = self.unready(models, place)
-        if todo and not self.run_blocking(self._look(todo, call), call, write=False, holder="schema"):
-            self.run_blocking(self._create(todo, call), call, write=True, holder="schema")
+        what = self.run_blocking(self._look(todo, call), call, write=False, holder="schema") if todo else ""
+        if what:
+            change = self._migrate if what == "migrate" else self._create
+            self.run_blocking(change(todo, call), call, write=True, holder="schema")
 
     # -- execution ------------------------------------------------------------------------------------------------
     def observe(self, program: Program[T]) -> Program[T]:

@@ -281,6 +281,9 @@ class DataFlow:
     def discover_schema(self, *, use_real_inspection: bool = True) -> dict[str, dict[str, Any]]:
         """Return table -> ``{"columns": {name -> {type, nullable, primary_key, default}}}`` of the database."""
         self._real(use_real_inspection)
+        engine = self.core.schema_engine
+        if hasattr(engine, "discover_schema"):
+            return engine.discover_schema()  # type: ignore[no-any-return]
         return self.core.ask(self._discover())
 
     def _discover(self) -> Program[dict[str, dict[str, Any]]]:
@@ -299,23 +302,24 @@ class DataFlow:
             raise ConfigurationError(msg, hint="leave it out: inspection is always real", code="bad-setting")
 
     def _migrations(self, what: str) -> Any:
-        engine = self.core.plugins.migration_engines.get("schema")
+        self._open()
+        engine = self.core.schema_engine
         if engine is None:
             msg = f"{what} needs the migrations package, which is not installed"
             raise MissingCapability(msg, hint=extra_for("capability", "migrations") or "install it")
-        return specs.load(engine.engine)(self)
+        return engine
 
     async def auto_migrate(self, **options: Any) -> tuple[bool, list[Any]]:
-        """Preview and apply schema changes, by the migrations package.
+        """Preview and apply schema changes, by the migrations package, whose guide lists the options.
 
         Raises:
             MissingCapability: it is not installed.
         """
         return await self._migrations("auto_migrate()").auto_migrate(**options)  # type: ignore[no-any-return]
 
-    def register_schema_as_models(self, tables: Sequence[str] | None = None) -> dict[str, Any]:
+    def register_schema_as_models(self, tables: Sequence[str] | None = None, **options: Any) -> dict[str, Any]:
         """Register existing tables as models, by the migrations package."""
-        return self._migrations("register_schema_as_models()").register_schema_as_models(tables)  # type: ignore[no-any-return]
+        return self._migrations("register_schema_as_models()").register_schema_as_models(tables, **options)  # type: ignore[no-any-return]
 
     def reconstruct_models_from_registry(self) -> dict[str, Any]:
         """Register models that an earlier process registered, by the migrations package."""

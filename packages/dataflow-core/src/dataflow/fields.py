@@ -97,6 +97,17 @@ class ForeignKey(Relation):
 
 
 @attrs.frozen
+class Field:
+    """What an annotation says of a column besides its type: ``mail: Annotated[str, Field(renamed_from="email")]``.
+
+    Attributes:
+        renamed_from: the column's name before, so that a migration renames it; "" where it was never called otherwise.
+    """
+
+    renamed_from: str = attrs.field(default="", kw_only=True)
+
+
+@attrs.frozen
 class FieldSpec:
     """One field of a model.
 
@@ -111,6 +122,7 @@ class FieldSpec:
         relation: what its annotation says about another model.
         write: when the framework sets it: "" (never), "create", or "update" (on create and each update).
         kept: what keeps it, where callers may not write it: a feature's name, or "the database" for its generated ids.
+        renamed_from: its column's name before.
     """
 
     name: str
@@ -123,6 +135,7 @@ class FieldSpec:
     relation: Relation | None = None
     write: str = ""
     kept: str = ""
+    renamed_from: str = ""
 
     @property
     def required(self) -> bool:
@@ -171,6 +184,12 @@ def split_optional(annotation: Any) -> tuple[Any, bool, Relation | None]:
                 annotation = members[0]
                 continue
         return annotation, nullable, relation
+
+
+def column_notes(annotation: Any) -> Field:
+    """Return the `Field` among the notes of ``Annotated[…]``, or an empty one."""
+    notes = getattr(annotation, "__metadata__", ())
+    return next((note for note in notes if isinstance(note, Field)), Field())
 
 
 def resolve(annotation: Any, *, naive: str, custom: Callable[[Any], t.FieldType | None]) -> t.FieldType:

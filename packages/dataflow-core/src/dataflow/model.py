@@ -413,7 +413,8 @@ class ClassReader:
         elif default is not f.UNSET:
             default = self._default(name, kind, default)
         generated = name == "id" and isinstance(kind, t.IntType) and default is f.UNSET and factory is None
-        return f.FieldSpec(name, kind, nullable, default, factory, generated, relation=relation)
+        before = f.column_notes(annotation).renamed_from
+        return f.FieldSpec(name, kind, nullable, default, factory, generated, relation=relation, renamed_from=before)
 
     def _default(self, name: str, kind: t.FieldType, default: Any) -> Any:
         if callable(default):

@@ -1,7 +1,7 @@
 """ModelSpec -> SQLAlchemy Table, and the creation of missing tables.
 
 The fuller schema story (differences, plans, migrations) belongs to the migrations package; here a missing table is
-created, and a missing column is an error that says so.
+created, and a missing column is an error that says so. `create_tables` and `create_extras` serve that package as well.
 """
 
 from collections.abc import Iterable, Sequence
@@ -179,32 +179,62 @@ def _extras(spec: ModelSpec) -> list[SchemaExtra]:
     return [extra for extra in spec.ddl_extras if isinstance(extra, SchemaExtra)]
 
 
-def create_missing(models: Iterable["BoundModel"], dialect: Dialect, *, create: bool) -> Program[None]:
+def create_missing(models: Sequence["BoundModel"], dialect: Dialect, *, create: bool, hint: str = "") -> Program[None]:
     """Create the tables and indexes that are missing; check the columns of those that are there.
 
     Runs inside a transaction that holds the schema lock, so that several processes may start together.
+
+    Args:
+        models: in an order in which they can be created.
+        dialect: of the database.
+        create: whether anything may be created.
+        hint: how a column that is missing can be added.
 
     Raises:
         SchemaError: a table lacks a column, or is missing while `create` is False.
     """
     existing = set((yield from dialect.list_tables()))
-    later: list[Command] = []
     for model in models:
         if model.spec.table in existing:
-            yield from _complete(model, dialect, create=create)
-        elif create:
-            existing.add(model.spec.table)
-            yield from _create_table(model, dialect, existing, later)
-        else:
+            yield from _complete(model, dialect, create=create, hint=hint)
+        elif not create:
             raise _missing_table(model.spec)
+    if create:
+        yield from create_tables(models, dialect, existing)
+    yield from create_extras(models, dialect, create=create)
+
+
+def create_tables(models: Iterable["BoundModel"], dialect: Dialect, existing: Iterable[str] = ()) -> Program[None]:
+    """Create the tables of models, with their indexes, unless they are among the `existing` ones."""
+    there = set(existing)
+    later: list[Command] = []
+    for model in models:
+        if model.spec.table not in there:
+            there.add(model.spec.table)
+            yield from _create_table(model, dialect, there, later)
     for command in later:
         yield command, ()
+
+
+def create_extras(models: Iterable["BoundModel"], dialect: Dialect, *, create: bool = True) -> Program[None]:
+    """Create what features want besides tables and is not there, or not as it should be.
+
+    Raises:
+        SchemaError: something is missing while `create` is False.
+    """
     for model in models:
         for extra in _extras(model.spec):
             if not (yield from extra.present(dialect, model.spec)):
                 if not create:
                     raise _missing_extra(model.spec, extra)
                 yield from extra.create(dialect, model.spec)
+
+
+def statements(model: "BoundModel", dialect: Dialect) -> list[str]:
+    """Return the statements that create a model's table and indexes: texts that change exactly when it does."""
+    elements = [CreateTable(model.table), *map(CreateIndex, sorted(model.table.indexes, key=lambda i: str(i.name)))]
+    extras = [extra for extra in model.spec.ddl_extras if isinstance(extra, str)]
+    return [*(_ddl(element, dialect).sql for element in elements), *model.table.info["afterwards"], *extras]
 
 
 def _create_table(model: "BoundModel", dialect: Dialect, existing: set[str], later: list[Command]) -> Program[None]:
@@ -221,10 +251,10 @@ def _create_table(model: "BoundModel", dialect: Dialect, existing: set[str], lat
     later += [Command(sql, COUNT, writes=True) for sql in model.table.info["afterwards"]]
 
 
-def _complete(model: "BoundModel", dialect: Dialect, *, create: bool) -> Program[None]:
+def _complete(model: "BoundModel", dialect: Dialect, *, create: bool, hint: str) -> Program[None]:
     """Check the columns of a table, and create the indexes it lacks."""
     columns = yield from dialect.list_columns(model.spec.table)
-    _check_columns(model.spec, {column.name for column in columns})
+    _check_columns(model.spec, {column.name for column in columns}, hint)
     if create:
         present = set((yield from dialect.list_indexes(model.spec.table)))
         for index in sorted(model.table.indexes, key=lambda i: str(i.name)):
@@ -244,15 +274,20 @@ def _missing_extra(model: ModelSpec, extra: SchemaExtra) -> SchemaError:
     return SchemaError(msg, hint=hint, where={"model": model.name, "table": model.table}, code="missing-extra")
 
 
-def _check_columns(model: ModelSpec, columns: set[str]) -> None:
-    names = [*model.fields, *(hidden.name for hidden in model.hidden)]
-    missing = [name for name in names if name not in columns]
+def missing_columns(model: ModelSpec, columns: Iterable[str]) -> list[str]:
+    """Return the columns that a model needs and a table lacks."""
+    there = set(columns)
+    return [name for name in (*model.fields, *(hidden.name for hidden in model.hidden)) if name not in there]
+
+
+def _check_columns(model: ModelSpec, columns: set[str], hint: str) -> None:
+    missing = missing_columns(model, columns)
     if not missing:
         return
     msg = f"the table {model.table!r} of model {model.name} lacks {', '.join(missing)}"
     stamps = {"created_at", "updated_at"} & set(missing)
     extra = extra_for("capability", "migrations")
-    hint = f"add what is missing with ALTER TABLE; to have columns added by themselves, {extra}"
+    hint = f"add what is missing with ALTER TABLE; {hint or f'to have columns added by themselves, {extra}'}"
     if stamps:
         hint = "set __dataflow__ = {'timestamps': False} if the table has no timestamps; or " + hint
     raise SchemaError(msg, hint=hint, where={"model": model.name, "table": model.table}, code="missing-column")

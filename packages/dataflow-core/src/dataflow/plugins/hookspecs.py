@@ -239,7 +239,7 @@ def dataflow_migration_engines() -> "Iterable[specs.MigrationEngineSpec]":  # ty
 
     Called at the first migration call.
 
-    Returns the engines; each is called with the DataFlow.
+    Returns the engines; each is called with the core of the DataFlow, once.
 
     Two for one role conflict.
 

@@ -152,7 +152,16 @@ class RuntimeSpec:
 
 @attrs.frozen
 class MigrationEngineSpec:
-    """A migration engine for a role ("schema", "risk", "staging" …), called with a DataFlow."""
+    """A migration engine for a role ("schema", "risk", "staging" …), called with the `Core` of a DataFlow.
+
+    That of the role "schema" has ``auto_migrate(**options)``, ``register_schema_as_models(tables, **options)`` and
+    ``reconstruct_models_from_registry()``, as `DataFlow` has them, and may have besides:
+
+    ``look(models) -> Program[str]``: asked when models are first used: "" (all is there), "create" or "migrate".
+    ``create(models) -> Program[None]``: makes tables that are missing; in a transaction that holds the schema lock.
+    ``bring(models, call) -> Program[None]``: adapts tables that are there, or raises `SchemaError` with what to do.
+    ``discover_schema() -> dict``; ``hint``: how to add a missing column, where that is not allowed by itself.
+    """
 
     role: str
     engine: Reference

@@ -1,0 +1,352 @@
+"""Two catalogs -> the changes that lead from one to the other, in an order in which a database can make them.
+
+What is in the way is dropped first (views, triggers, foreign keys, indexes, keys), then tables and columns change, then
+keys, indexes, foreign keys, views and triggers are made. Objects that the database would refuse to keep while something
+below them changes are dropped and made anew. Knows no database, but whether its references are loose.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import attrs
+
+from dataflow.catalog import Catalog, Column, Constraint, Table, View
+from dataflow.changes import Change
+from dataflow.migrations.renames import Renames
+from dataflow.migrations.words import identifiers
+
+_PHASES = (
+    "rename_table", "drop_view", "drop_trigger", "drop_policy", "drop_foreign_key", "drop_index",
+    "drop_constraint", "drop_table", "drop_column", "rename_column", "create_enum", "alter_enum",
+    "create_sequence", "alter_sequence", "create_function", "alter_function", "create_table", "alter_column",
+    "add_column", "own_sequence", "rename_constraint", "add_constraint", "rename_index", "create_index",
+    "add_foreign_key", "alter_table", "create_view", "alter_view", "create_trigger", "create_policy",
+    "drop_function", "drop_sequence", "drop_enum",
+)  # fmt: skip
+
+
+def changes(
+    found: Catalog,
+    wanted: Catalog,
+    *,
+    renames: Renames | None = None,
+    values: Mapping[tuple[str, str], str] | None = None,
+    loose: bool = False,
+) -> list[Change]:
+    """Return the changes that lead from one catalog to another.
+
+    Args:
+        found: what is there.
+        wanted: what shall be there: nothing else is left.
+        renames: tables and columns that were renamed; everything else with another name is dropped and made.
+        values: (table, column) -> SQL expression that fills existing rows.
+        loose: whether foreign keys refer to names only, so that what they refer to may be altered under them.
+    """
+    renames = renames or Renames()
+    difference = _Difference(renames.apply(found), wanted, values or {}, loose=loose)
+    tables, columns = renames.changes(found)
+    return difference.ordered([*tables, *columns])
+
+
+class _Difference:
+    """Collects changes by phase."""
+
+    def __init__(self, found: Catalog, wanted: Catalog, values: Mapping[tuple[str, str], str], *, loose: bool) -> None:
+        self.found = found
+        self.wanted = wanted
+        self.values = values
+        self.loose = loose
+        self.phases: dict[str, list[Change]] = {phase: [] for phase in _PHASES}
+        self.dropped_keys: dict[str, list[tuple[str, ...]]] = {}
+        self.retyped: dict[str, set[str]] = {}
+        self.touched: set[str] = set()
+
+    def add(self, kind: str, table: str, name: str, *, phase: str = "", **what: Any) -> None:
+        self.phases[phase or kind].append(Change(kind, table, name, **what))
+
+    def ordered(self, first: Iterable[Change]) -> list[Change]:
+        for change in first:
+            self.phases[change.kind].append(change)
+            self.touched.add(change.table)
+        self._enums()
+        self._functions()
+        for name in self.found.tables:
+            if name not in self.wanted.tables:
+                self._drop_table(self.found.tables[name])
+        for new in self._by_references(t for t in self.wanted.tables if t not in self.found.tables):
+            self._create_table(self.wanted.tables[new])
+        for name, table in self.wanted.tables.items():
+            if name in self.found.tables and self.found.tables[name] != table:
+                _TableDifference(self, self.found.tables[name], table).collect()
+        if not self.loose:
+            self._rebuild_references()
+        self._sequences()
+        self._views()
+        return [change for phase in _PHASES for change in self.phases[phase]]
+
+    # -- whole tables ---------------------------------------------------------------------------------------------
+    def _drop_table(self, table: Table) -> None:
+        self.touched.add(table.name)
+        gone = self.found.tables.keys() - self.wanted.tables.keys()
+        for key in table.constraints:
+            if key.kind == "foreign key" and key.target in gone and key.target != table.name and not self.loose:
+                self.add("drop_constraint", table.name, key.name, phase="drop_foreign_key", before=key)
+        self.add("drop_table", table.name, table.name, before=table)
+
+    def _by_references(self, names: Iterable[str]) -> list[str]:
+        """Order new tables so that what they refer to comes first, as far as there is such an order."""
+        new = list(names)
+        below = {
+            name: {key.target for key in self.wanted.tables[name].constraints if key.target in new} - {name}
+            for name in new
+        }
+        try:
+            return list(TopologicalSorter(below).static_order())
+        except CycleError:
+            return new
+
+    def _create_table(self, table: Table) -> None:
+        made = {change.name for change in self.phases["create_table"]} | self.found.tables.keys() | {table.name}
+        later = [key for key in table.constraints if key.kind == "foreign key" and key.target not in made]
+        now = table
+        if later and not self.loose:
+            now = attrs.evolve(table, constraints=tuple(key for key in table.constraints if key not in later))
+            for key in later:
+                self.add("add_constraint", table.name, key.name, phase="add_foreign_key", after=key)
+        self.add("create_table", table.name, table.name, after=now)
+        for index in table.indexes.values():
+            self.add("create_index", table.name, index.name, after=index)
+        for trigger in table.triggers.values():
+            self.add("create_trigger", table.name, trigger.name, after=trigger)
+        for policy in table.policies.values():
+            self.add("create_policy", table.name, policy.name, after=policy)
+
+    # -- references to what changes ---------------------------------------------------------------------------------
+    def _rebuild_references(self) -> None:
+        """Drop and make anew foreign keys whose columns change type, or whose key is dropped."""
+        gone = {(c.table, c.name) for c in self.phases["drop_foreign_key"]}
+        new = {(c.table, c.name) for c in self.phases["add_foreign_key"]}
+        for table in self.found.tables.values():
+            if table.name not in self.wanted.tables:
+                continue
+            kept = {key.name: key for key in self.wanted.tables[table.name].constraints}
+            for key in table.constraints:
+                if key.kind != "foreign key" or (table.name, key.name) in gone or not self._disturbed(table.name, key):
+                    continue
+                self.add("drop_constraint", table.name, key.name, phase="drop_foreign_key", before=key)
+                if key.name in kept and (table.name, key.name) not in new:
+                    after = kept[key.name]
+                    self.add("add_constraint", table.name, key.name, phase="add_foreign_key", after=after)
+
+    def _disturbed(self, table: str, key: Constraint) -> bool:
+        here = self.retyped.get(table, set()) & set(key.columns)
+        there = self.retyped.get(key.target, set()) & set(key.remote)
+        return bool(here or there) or any(
+            set(columns) == set(key.remote) for columns in self.dropped_keys.get(key.target, ())
+        )
+
+    # -- views ----------------------------------------------------------------------------------------------------
+    def _views(self) -> None:
+        """Drop views that change, or that read what changes, above those they read; make them anew below."""
+        stale = {name for name, view in self.found.views.items() if self._stale(name, view)}
+        while True:
+            above = {n for n, view in self.found.views.items() if n not in stale and stale & set(view.reads)}
+            if not above:
+                break
+            stale |= above
+        for name in _views_in_order(self.found.views, stale)[::-1]:
+            self.add("drop_view", "", name, before=self.found.views[name])
+        wanted = self.wanted.views
+        for name in _views_in_order(wanted, {n for n in wanted if n in stale or n not in self.found.views}):
+            self.add("create_view", "", name, after=wanted[name])
+        for name, view in wanted.items():
+            if name in self.found.views and name not in stale and view != self.found.views[name]:
+                self.add("alter_view", "", name, before=self.found.views[name], after=view)
+
+    def _stale(self, name: str, view: View) -> bool:
+        after = self.wanted.views.get(name)
+        if after is None or attrs.evolve(after, comment=None) != attrs.evolve(view, comment=None):
+            return True
+        return any(table in self.touched for table in view.reads)
+
+    # -- what belongs to no table -------------------------------------------------------------------------------------
+    def _enums(self) -> None:
+        for name, enum in self.wanted.enums.items():
+            before = self.found.enums.get(name)
+            if before is None:
+                self.add("create_enum", "", name, after=enum)
+            elif before != enum:
+                self.add("alter_enum", "", name, before=before, after=enum)
+        for name, enum in self.found.enums.items():
+            if name not in self.wanted.enums:
+                self.add("drop_enum", "", name, before=enum)
+
+    def _functions(self) -> None:
+        for name, function in self.wanted.functions.items():
+            before = self.found.functions.get(name)
+            if before is None:
+                self.add("create_function", "", name, after=function)
+            elif before != function:
+                self.add("alter_function", "", name, before=before, after=function)
+        for name, function in self.found.functions.items():
+            if name not in self.wanted.functions:
+                self.add("drop_function", "", name, before=function)
+
+    def _sequences(self) -> None:
+        for name, sequence in self.wanted.sequences.items():
+            before = self.found.sequences.get(name)
+            if before is not None and before.owner and self._dropped(before.owner):
+                before = None  # it went with its column
+            if before is None:
+                self.add("create_sequence", "", name, after=attrs.evolve(sequence, owner=""))
+                before = attrs.evolve(sequence, owner="")
+            elif attrs.evolve(before, owner="") != attrs.evolve(sequence, owner=""):
+                after = attrs.evolve(sequence, owner=before.owner)
+                self.add("alter_sequence", "", name, before=before, after=after)
+                before = after
+            if before.owner != sequence.owner:
+                self.add("alter_sequence", "", name, phase="own_sequence", before=before, after=sequence)
+        for name, sequence in self.found.sequences.items():
+            if name not in self.wanted.sequences and not self._dropped(sequence.owner):
+                self.add("drop_sequence", "", name, before=sequence)
+
+    def _dropped(self, owner: str) -> bool:
+        table, _, column = owner.rpartition(".")
+        if not table:
+            return False
+        if table not in self.wanted.tables:
+            return True
+        return any(change.table == table and change.name == column for change in self.phases["drop_column"])
+
+
+class _TableDifference:
+    """Collects the changes of one table that is there before and after."""
+
+    def __init__(self, whole: _Difference, found: Table, wanted: Table) -> None:
+        self.whole = whole
+        self.found = found
+        self.wanted = wanted
+        self.name = wanted.name
+        self.anew = set(self._columns_made_anew())
+
+    def add(self, kind: str, name: str, *, phase: str = "", **what: Any) -> None:
+        self.whole.add(kind, self.name, name, phase=phase, **what)
+
+    def collect(self) -> None:
+        if self.anew or self._retyped() or self.found.columns.keys() - self.wanted.columns.keys():
+            self.whole.touched.add(self.name)
+        self._columns()
+        self._constraints()
+        self._indexes()
+        self._attached("trigger", self.found.triggers, self.wanted.triggers)
+        self._attached("policy", self.found.policies, self.wanted.policies)
+        if (self.found.options, self.found.comment) != (self.wanted.options, self.wanted.comment):
+            self.add("alter_table", self.name, before=self.found, after=self.wanted)
+
+    # -- columns --------------------------------------------------------------------------------------------------
+    def _retyped(self) -> set[str]:
+        return {
+            name
+            for name, column in self.wanted.columns.items()
+            if name in self.found.columns
+            and (column.type, column.collation) != (self.found.columns[name].type, self.found.columns[name].collation)
+        }
+
+    def _columns_made_anew(self) -> Iterator[str]:
+        """Yield computed columns that cannot be altered: they become plain or computed, or what they read changes."""
+        moving = self._retyped() | (self.found.columns.keys() - self.wanted.columns.keys())
+        for name, column in self.wanted.columns.items():
+            before = self.found.columns.get(name)
+            if before is None or (before.generated is None and column.generated is None):
+                continue
+            becomes_plain = before.generated is not None and column.generated is None
+            if (before != column and not becomes_plain) or identifiers(before.generated) & moving:
+                yield name
+
+    def _columns(self) -> None:
+        retyped = self._retyped()
+        if retyped:
+            self.whole.retyped[self.name] = retyped
+        computed = [n for n, c in self.found.columns.items() if c.generated is not None]
+        for name in sorted(self.found.columns, key=lambda name: name not in computed):  # what reads others first
+            if name not in self.wanted.columns or name in self.anew:
+                self.add("drop_column", name, before=self.found.columns[name])
+        for name, column in self.wanted.columns.items():
+            before = self.found.columns.get(name)
+            value = self.whole.values.get((self.name, name))
+            if before is None or name in self.anew:
+                self.add("add_column", name, after=column, value=value)
+            elif before != column:
+                self.add("alter_column", name, before=before, after=column, value=value)
+
+    # -- constraints ----------------------------------------------------------------------------------------------
+    def _constraints(self) -> None:
+        gone = {name for name in self.found.columns if name not in self.wanted.columns} | self.anew
+        old = list(self.found.constraints)
+        left = []
+        for constraint in self.wanted.constraints:
+            same = next((o for o in old if o == constraint and not gone & set(o.columns)), None)
+            if same is None:
+                left.append(constraint)
+            else:
+                old.remove(same)
+        for constraint in left:
+            twin = next((o for o in old if _content(o) == _content(constraint) and not gone & set(o.columns)), None)
+            if twin is not None and twin.name and constraint.name:
+                old.remove(twin)
+                self.add("rename_constraint", constraint.name, before=twin, after=constraint)
+                continue
+            phase = "add_foreign_key" if constraint.kind == "foreign key" else ""
+            self.add("add_constraint", constraint.name, phase=phase, after=constraint)
+        for constraint in old:
+            phase = "drop_foreign_key" if constraint.kind == "foreign key" else ""
+            self.add("drop_constraint", constraint.name, phase=phase, before=constraint)
+            if constraint.kind in ("primary key", "unique"):
+                self.whole.dropped_keys.setdefault(self.name, []).append(constraint.columns)
+
+    # -- indexes, triggers, policies --------------------------------------------------------------------------------
+    def _indexes(self) -> None:
+        gone = {name for name in self.found.columns if name not in self.wanted.columns} | self.anew
+        old = dict(self.found.indexes)
+        for name, index in self.wanted.indexes.items():
+            if old.get(name) == index and not gone & set(index.columns):
+                del old[name]
+                continue
+            twin = next((o for o in old.values() if attrs.evolve(o, name=name) == index), None)
+            if twin is not None and twin.name not in self.wanted.indexes and not gone & set(twin.columns):
+                del old[twin.name]
+                self.add("rename_index", name, before=twin, after=index)
+                continue
+            self.add("create_index", name, after=index)
+        for name, index in old.items():
+            self.add("drop_index", name, before=index)
+
+    def _attached(self, kind: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        """Compare triggers or policies; those that mention a column that changes are made anew."""
+        moving = self._retyped() | self.anew | (self.found.columns.keys() - self.wanted.columns.keys())
+        for name, before in found.items():
+            stays = name in wanted and wanted[name] == before
+            if not stays or identifiers(before.definition) & moving:
+                self.add(f"drop_{kind}", name, before=before)
+                if stays:
+                    self.add(f"create_{kind}", name, after=wanted[name])
+        for name, after in wanted.items():
+            if found.get(name) != after:
+                self.add(f"create_{kind}", name, after=after)
+
+
+def _content(constraint: Constraint) -> Constraint:
+    return attrs.evolve(constraint, name="")
+
+
+def _views_in_order(views: Mapping[str, View], some: set[str]) -> list[str]:
+    below = {name: {read for read in views[name].reads if read in some} for name in views if name in some}
+    return list(TopologicalSorter(below).static_order())
+
+
+def renameable(found: Table, wanted: Table) -> list[tuple[Column, Column]]:
+    """Return pairs (column that goes, column that comes) of one type: a rename that nobody declared, perhaps."""
+    gone = [column for name, column in found.columns.items() if name not in wanted.columns]
+    new = [column for name, column in wanted.columns.items() if name not in found.columns]
+    return [(old, column) for old in gone for column in new if old.type == column.type]

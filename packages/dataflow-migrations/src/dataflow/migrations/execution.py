@@ -1,0 +1,257 @@
+"""Carrying a plan out: units of steps, each in its transaction, journalled, retried, resumed, and undone on failure.
+
+All of it is a program (`dataflow.dialect.Program`) on one connection, which holds the migration lock meanwhile: the
+lock, and what it protects, cannot part company. Where a database makes a migration in one transaction
+(`SchemaEditor.whole`), a crash leaves the old schema; elsewhere the journal says where to go on.
+"""
+
+import getpass
+import random
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import attrs
+
+from dataflow import _log
+from dataflow.changes import SchemaEditor, Step
+from dataflow.dialect import COUNT, Command, Program
+from dataflow.errors import DatabaseTimeout, DataFlowError, SchemaError
+from dataflow.migrations.journal import DONE, FAILED, HISTORY, STEPS, UNDONE, Entry, Journal
+from dataflow.migrations.plan import Plan
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Limits:
+    """How patient a migration is.
+
+    Attributes:
+        lock_timeout: seconds to wait for the lock of a table; writers wait no longer than this behind it.
+        statement_timeout: seconds that a statement may take; 0 for any.
+        patience: seconds in which a step that got no lock is tried again.
+        waiting: seconds to wait for other processes that migrate.
+    """
+
+    lock_timeout: float = 2.0
+    statement_timeout: float = 0.0
+    patience: float = 60.0
+    waiting: float = 300.0
+
+
+class MigrationError(SchemaError):
+    """A migration failed.
+
+    Attributes:
+        step: summary of the step that failed.
+        undone: whether the schema is as it was before.
+    """
+
+    code = "migration-failed"
+
+    def __init__(self, message: str, *, step: str = "", undone: bool = False, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.step = step
+        self.undone = undone
+
+
+@attrs.frozen
+class Unit:
+    """Steps that are made together: positions in the plan, and how."""
+
+    positions: tuple[int, ...]
+    mode: str
+
+
+def units(steps: Sequence[Step]) -> list[Unit]:
+    """Return the units of a plan: neighbours that go together, and others each by itself."""
+    found: list[Unit] = []
+    for position, step in enumerate(steps):
+        if step.mode == "together" and found and found[-1].mode == "together":
+            found[-1] = Unit((*found[-1].positions, position), "together")
+        else:
+            found.append(Unit((position,), step.mode))
+    return found
+
+
+def who() -> str:
+    """Say who runs this process: user@host."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):
+        return socket.gethostname()
+
+
+class Execution:
+    """Carries out one plan, or the rest of one.
+
+    Args:
+        editor: of the dialect.
+        journal: of the database.
+        limits: how patient it is.
+        finish: a program to run in the transaction in which the migration ends: registry, extras of features.
+        rollback: whether what was done is undone when a later step fails, where that is possible.
+    """
+
+    def __init__(
+        self,
+        editor: SchemaEditor,
+        journal: Journal,
+        *,
+        limits: Limits,
+        finish: Callable[[Plan], Program[None]],
+        rollback: bool = True,
+    ) -> None:
+        self.editor = editor
+        self.journal = journal
+        self.limits = limits
+        self.finish = finish
+        self.rollback = rollback
+
+    def run(self, plan: Plan, *, actor: str = "", note: str = "") -> Program[Entry]:
+        """Carry a plan out; inside `SchemaEditor.locked`."""
+        entry = yield from self._attempt(self._begin(plan, actor or who(), note), step="write the journal")
+        return (yield from self.resume(entry))
+
+    def _begin(self, plan: Plan, actor: str, note: str) -> Program[Entry]:
+        yield from self.journal.make(HISTORY, STEPS)
+        return (yield from self.journal.begin(plan, actor, note))
+
+    def resume(self, entry: Entry) -> Program[Entry]:
+        """Carry out what is left of a migration; inside `SchemaEditor.locked`.
+
+        Raises:
+            MigrationError: a step failed.
+        """
+        steps = [planned.step for planned in entry.plan.steps]
+        done = set(entry.done)
+        for unit in units(steps):
+            if done.issuperset(unit.positions):
+                continue
+            names = ", ".join(steps[position].summary for position in unit.positions)
+            try:
+                yield from self._unit(entry, unit, steps)
+            except GeneratorExit:
+                raise
+            except Exception as error:
+                raise (yield from self._failed(entry, sorted(done), names, error)) from error
+            done.update(unit.positions)
+            _log.event("migration.progressed", migration=entry.id, done=len(done), steps=len(steps))
+        try:
+            yield from self._attempt(self._end(entry), step="finish")
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise (yield from self._failed(entry, sorted(done), "finish", error)) from error
+        return attrs.evolve(entry, status=DONE, done=frozenset(done))
+
+    def _end(self, entry: Entry) -> Program[None]:
+        yield from self.finish(entry.plan)
+        yield from self.journal.end(entry, DONE)
+
+    # -- one unit -------------------------------------------------------------------------------------------------
+    def _unit(self, entry: Entry, unit: Unit, steps: Sequence[Step]) -> Program[None]:
+        step = steps[unit.positions[0]]
+        if unit.mode == "batches":
+            yield from self._batches(entry, unit.positions[0], step)
+        elif unit.mode == "outside":
+            yield from self._attempt(self.editor.perform(step), step=step.summary, transaction=False)
+            yield from self._attempt(self.journal.mark(entry, unit.positions), step=step.summary)
+        else:
+            together = self._statements(entry, unit, [steps[position] for position in unit.positions])
+            yield from self._attempt_again(together, step=step.summary)
+
+    def _statements(self, entry: Entry, unit: Unit, steps: Sequence[Step]) -> Callable[[], Program[None]]:
+        def body() -> Program[None]:
+            for step in steps:
+                for sql in step.sql:
+                    yield Command(sql, COUNT, writes=True), ()
+            yield from self.journal.mark(entry, unit.positions)
+
+        return body
+
+    def _batches(self, entry: Entry, position: int, step: Step) -> Program[None]:
+        cursor = entry.cursors.get(position)
+        while True:
+
+            def body(start: Any = cursor) -> Program[Any]:
+                _, reached = yield from self.editor.batch(step, start)
+                yield from self.journal.mark(entry, [position], reached, done=reached is None)
+                return reached
+
+            cursor = yield from self._attempt_again(body, step=step.summary)
+            if cursor is None:
+                return
+
+    def _attempt(self, body: Program[T], *, step: str, transaction: bool = True) -> Program[T]:
+        del step
+        return (
+            yield from self.editor.attempt(
+                body,
+                lock_timeout=self.limits.lock_timeout,
+                statement_timeout=self.limits.statement_timeout,
+                transaction=transaction,
+            )
+        )
+
+    def _attempt_again(self, body: Callable[[], Program[T]], *, step: str) -> Program[T]:
+        """Try until the locks are granted, with pauses in which whoever waits behind gets through."""
+        spent = 0.0
+        for pause in _pauses():
+            try:
+                return (yield from self._attempt(body(), step=step))
+            except DatabaseTimeout as error:
+                spent += self.limits.lock_timeout + pause
+                if error.code != "lock-timeout" or spent > self.limits.patience:
+                    raise
+                _log.event("migration.waits", step=step, seconds=round(pause, 2))
+            yield from self.editor.pause(pause)
+        raise AssertionError
+
+    # -- failure --------------------------------------------------------------------------------------------------
+    def _failed(self, entry: Entry, done: list[int], step: str, error: Exception) -> Program[MigrationError]:
+        """Undo what was done, if that is wanted and possible; write down what came of it."""
+        if self.editor.whole:
+            return _explained(entry, step, error, undone=True)  # the surrounding transaction undoes everything
+        undone = not done
+        if done and self.rollback:
+            undone = yield from self._undo(entry, done)
+        text = str(error).split("\n", maxsplit=1)[0]
+        yield from self._attempt(self.journal.end(entry, UNDONE if undone else FAILED, text), step=step)
+        return _explained(entry, step, error, undone=undone)
+
+    def _undo(self, entry: Entry, done: list[int]) -> Program[bool]:
+        steps = [entry.plan.steps[position].step for position in done]
+        if any(step.inverse is None for step in steps):
+            return False
+
+        def body() -> Program[None]:
+            for step in reversed(steps):
+                for sql in step.inverse or ():
+                    yield Command(sql, COUNT, writes=True), ()
+
+        try:
+            yield from self._attempt_again(body, step="undo")
+        except DataFlowError as error:
+            _log.event("migration.not_undone", migration=entry.id, error=str(error).split("\n")[0])
+            return False
+        return True
+
+
+def _pauses() -> Iterator[float]:
+    pause = 0.1
+    while True:
+        yield pause * random.uniform(0.5, 1.5)  # noqa: S311  # jitter
+        pause = min(pause * 2, 5.0)
+
+
+def _explained(entry: Entry, step: str, error: Exception, *, undone: bool) -> MigrationError:
+    reason = error.message if isinstance(error, DataFlowError) else f"{type(error).__name__}: {error}"
+    hint = error.hint if isinstance(error, DataFlowError) else ""
+    msg = f"the migration failed at: {step}: {reason}"
+    if undone:
+        hint = f"{hint}; nothing has changed" if hint else "nothing has changed"
+    else:
+        hint = f"{hint}; " * bool(hint) + f"see 'dataflow migrate history'; migration {entry.id} is partly done"
+    return MigrationError(msg, step=step, undone=undone, hint=hint, where={"migration": entry.id})

@@ -1,0 +1,230 @@
+"""What the framework keeps about schemas, in tables of its own: the history of migrations, and the registry of models.
+
+`dataflow_migrations` has a row for each migration, with its whole plan; `dataflow_migration_steps` one for each step
+that was begun, so that an interrupted migration goes on where it was. `dataflow_models` says which tables DataFlow has made,
+for which model, and what of them. Times are ISO 8601 in UTC.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import attrs
+
+from dataflow.dialect import COUNT, Command, Dialect, Program
+from dataflow.migrations.plan import Plan
+from dataflow.migrations.target import Owned
+
+T = TypeVar("T")
+HISTORY, STEPS, MODELS = "dataflow_migrations", "dataflow_migration_steps", "dataflow_models"
+RUNNING, DONE, FAILED, UNDONE = "running", "done", "failed", "undone"
+_TABLES = {
+    HISTORY: ("id", "plan", "status", "started_at", "ended_at", "actor", "error", "note"),
+    STEPS: ("migration", "position", "status", "cursor"),
+    MODELS: ("table_name", "model", "definition", "ddl", "owned", "written_at"),
+}
+_KEYS = {HISTORY: ("id",), STEPS: ("migration", "position"), MODELS: ("table_name",)}
+
+
+def now() -> str:
+    """Return this instant as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@attrs.frozen
+class Entry:
+    """A migration of the history.
+
+    Attributes:
+        id: begins with the instant at which it began.
+        plan: what it did.
+        status: running, done, failed or undone.
+        started_at: ISO 8601, UTC.
+        ended_at: the same; "" while it runs.
+        actor: who did it, as far as known.
+        error: why it failed.
+        note: where a backup is.
+        done: positions of the steps that are done.
+        cursors: position -> where a step in batches has come to.
+    """
+
+    id: str
+    plan: Plan
+    status: str
+    started_at: str
+    ended_at: str = ""
+    actor: str = ""
+    error: str = ""
+    note: str = ""
+    done: frozenset[int] = frozenset()
+    cursors: Mapping[int, Any] = attrs.field(factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        return {
+            "id": self.id,
+            "status": self.status,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "actor": self.actor,
+            "error": self.error,
+            "note": self.note,
+            "steps_done": len(self.done),
+            "steps": [planned.step.summary for planned in self.plan.steps],
+            "risk": self.plan.risk.value,
+        }
+
+
+@attrs.frozen
+class Registered:
+    """What the registry knows of a table.
+
+    Attributes:
+        table: its name.
+        model: the model's name.
+        definition: `registry.dump` of the model.
+        ddl: hash of the statements that make it.
+        owned: what DataFlow has made of it, so far.
+    """
+
+    table: str
+    model: str
+    definition: Mapping[str, Any]
+    ddl: str
+    owned: Owned
+
+
+class Journal:
+    """Reads and writes the framework's tables of one database.
+
+    Args:
+        dialect: of the database.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+
+    # -- tables ---------------------------------------------------------------------------------------------------
+    def there(self, table: str) -> Program[bool]:
+        """Tell whether a table of the framework's is there."""
+        return bool((yield from self.dialect.list_columns(table)))
+
+    def make(self, *tables: str) -> Program[None]:
+        """Create tables of the framework's that are missing."""
+        for table in tables:
+            columns = ", ".join(f"{self._name(column)} {self._type(column)} NOT NULL" for column in _TABLES[table])
+            key = ", ".join(map(self._name, _KEYS[table]))
+            sql = f"CREATE TABLE IF NOT EXISTS {self._table(table)} ({columns}, PRIMARY KEY ({key}))"
+            yield Command(sql, COUNT, writes=True), ()
+
+    def _type(self, column: str) -> str:
+        return "INTEGER" if column == "position" else "TEXT"
+
+    def _name(self, name: str) -> str:
+        return self.dialect.quote(name)
+
+    def _table(self, name: str) -> str:
+        return self.dialect.table_name(name)
+
+    def _insert(self, table: str, values: tuple[Any, ...]) -> Program[None]:
+        names = ", ".join(map(self._name, _TABLES[table]))
+        places = ", ".join(self.dialect.placeholder(place + 1) for place in range(len(values)))
+        yield Command(f"INSERT INTO {self._table(table)} ({names}) VALUES ({places})", COUNT, writes=True), values  # noqa: S608
+
+    def _update(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any]) -> Program[None]:
+        places = iter(range(1, 100))
+        mark = self.dialect.placeholder
+        changed = ", ".join(f"{self._name(name)} = {mark(next(places))}" for name in values)
+        which = " AND ".join(f"{self._name(name)} = {mark(next(places))}" for name in key)
+        sql = f"UPDATE {self._table(table)} SET {changed} WHERE {which}"  # noqa: S608
+        yield Command(sql, COUNT, writes=True), (*values.values(), *key.values())
+
+    def _select(self, table: str, order: str) -> Program[list[tuple[Any, ...]]]:
+        names = ", ".join(map(self._name, _TABLES[table]))
+        rows: list[tuple[Any, ...]] = yield Command(f"SELECT {names} FROM {self._table(table)} ORDER BY {order}"), ()  # noqa: S608
+        return rows
+
+    # -- history --------------------------------------------------------------------------------------------------
+    def begin(self, plan: Plan, actor: str, note: str = "") -> Program[Entry]:
+        """Write down that a migration begins."""
+        started = now()
+        stamp = started[:26].translate(str.maketrans("", "", "-:."))
+        entry = Entry(f"{stamp}-{plan.id[:8]}", plan, RUNNING, started, actor=actor, note=note)
+        row = (entry.id, json.dumps(plan.to_dict()), RUNNING, started, "", actor, "", note)
+        yield from self._insert(HISTORY, row)
+        return entry
+
+    def mark(self, entry: Entry, positions: Iterable[int], cursor: Any = None, *, done: bool = True) -> Program[None]:
+        """Write down that steps are done, or how far one has come."""
+        for position in positions:
+            key = self.dialect.placeholder
+            where = f"{self._name('migration')} = {key(1)} AND {self._name('position')} = {key(2)}"
+            sql = f"DELETE FROM {self._table(STEPS)} WHERE {where}"  # noqa: S608
+            yield Command(sql, COUNT, writes=True), (entry.id, position)
+            status = DONE if done else RUNNING
+            yield from self._insert(STEPS, (entry.id, position, status, json.dumps(cursor)))
+
+    def end(self, entry: Entry, status: str, error: str = "") -> Program[None]:
+        """Write down how a migration ended."""
+        yield from self._update(HISTORY, {"id": entry.id}, {"status": status, "ended_at": now(), "error": error})
+
+    def history(self) -> Program[list[Entry]]:
+        """Return the migrations, the first first; none where there is no history."""
+        if not (yield from self.there(HISTORY)):
+            return []
+        steps: dict[str, list[tuple[int, str, str]]] = {}
+        for migration, position, status, cursor in (yield from self._select(STEPS, self._name("position"))):
+            steps.setdefault(migration, []).append((position, status, cursor))
+        found = []
+        for row in (yield from self._select(HISTORY, self._name("id"))):
+            own = steps.get(row[0], ())
+            found.append(
+                Entry(
+                    row[0],
+                    Plan.from_dict(json.loads(row[1])),
+                    status=row[2],
+                    started_at=row[3],
+                    ended_at=row[4],
+                    actor=row[5],
+                    error=row[6],
+                    note=row[7],
+                    done=frozenset(position for position, status, _ in own if status == DONE),
+                    cursors={position: json.loads(cursor) for position, status, cursor in own if status == RUNNING},
+                )
+            )
+        return found
+
+    def unfinished(self) -> Program[Entry | None]:
+        """Return the migration that was interrupted, if one was."""
+        if not (yield from self.there(HISTORY)):
+            return None
+        mark = self.dialect.placeholder(1)
+        sql = f"SELECT 1 FROM {self._table(HISTORY)} WHERE {self._name('status')} = {mark}"  # noqa: S608
+        if not (yield Command(sql), (RUNNING,)):
+            return None
+        return next(entry for entry in (yield from self.history()) if entry.status == RUNNING)
+
+    # -- registry of models -----------------------------------------------------------------------------------------
+    def registered(self) -> Program[dict[str, Registered]]:
+        """Return table -> what the registry knows of it."""
+        if not (yield from self.there(MODELS)):
+            return {}
+        found = {}
+        for table, model, definition, ddl, owned, _ in (yield from self._select(MODELS, self._name("table_name"))):
+            own = {name: frozenset(items) for name, items in json.loads(owned).items()}
+            found[table] = Registered(table, model, json.loads(definition), ddl, Owned(**own))
+        return found
+
+    def register(self, entries: Iterable[Registered]) -> Program[None]:
+        """Write entries to the registry, in place of older ones."""
+        for entry in entries:
+            yield from self.forget(entry.table)
+            owned = {name: sorted(items) for name, items in attrs.asdict(entry.owned).items()}
+            row = (entry.table, entry.model, json.dumps(entry.definition), entry.ddl, json.dumps(owned), now())
+            yield from self._insert(MODELS, row)
+
+    def forget(self, table: str) -> Program[None]:
+        """Remove a table from the registry."""
+        where = f"{self._name('table_name')} = {self.dialect.placeholder(1)}"
+        yield Command(f"DELETE FROM {self._table(MODELS)} WHERE {where}", COUNT, writes=True), (table,)  # noqa: S608

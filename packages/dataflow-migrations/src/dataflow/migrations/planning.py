@@ -1,0 +1,262 @@
+"""Models -> plan: reads the live schema, builds the models' schema aside, compares, and asks the dialect for steps.
+
+Reads the database only, but for what a dialect builds aside and undoes.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dataflow.catalog import Catalog, Column
+from dataflow.changes import Change, SchemaEditor
+from dataflow.dialect import Dialect, Program
+from dataflow.errors import InputError, MissingCapability, suggest
+from dataflow.fields import FieldSpec
+from dataflow.migrations.diff import changes, renameable
+from dataflow.migrations.journal import Journal, Registered
+from dataflow.migrations.plan import Plan, PlannedStep, Question
+from dataflow.migrations.renames import Renames
+from dataflow.migrations.risk import RiskLevel, level_of
+from dataflow.migrations.target import target
+from dataflow.plugins import specs
+from dataflow.plugins.hints import extra_for
+from dataflow.plugins.manager import PluginSet
+from dataflow.schema import create_tables, statements
+
+if TYPE_CHECKING:
+    from dataflow.core import Core
+    from dataflow.plan.bound import BoundModel
+
+
+@attrs.frozen
+class Wishes:
+    """What the caller says besides the models.
+
+    Attributes:
+        renames: "table.column" or "table" as it is called now -> its name before; None: it is new.
+        backfill: "table.column" or "Model.field" -> the value that existing rows get.
+        drop: "table", "table.column" or "table.index" that may go though DataFlow has not made it.
+    """
+
+    renames: Mapping[str, str | None] = attrs.field(factory=dict)
+    backfill: Mapping[str, Any] = attrs.field(factory=dict)
+    drop: Collection[str] = ()
+
+
+@attrs.frozen
+class Draft:
+    """A plan, and what it came from.
+
+    Attributes:
+        plan: the plan.
+        found: the live schema.
+        desired: the models' schema, alone.
+        wanted: the live schema as it shall be.
+        changes: what differs.
+        registered: table -> what the registry knows of it.
+        renames: of the plan.
+    """
+
+    plan: Plan
+    found: Catalog
+    desired: Catalog
+    wanted: Catalog
+    changes: Sequence[Change]
+    registered: Mapping[str, Registered]
+    renames: Renames
+
+
+def ddl_hash(model: "BoundModel", dialect: Dialect) -> str:
+    """Return a text that changes exactly when the statements do that create a model's table."""
+    return hashlib.sha256(json.dumps(statements(model, dialect)).encode()).hexdigest()
+
+
+def editor_of(dialect: Dialect, plugins: PluginSet) -> SchemaEditor:
+    """Return the schema editor of a dialect.
+
+    Raises:
+        MissingCapability: it has none.
+    """
+    found = next((spec for spec in plugins.dialects.values() if spec.name == dialect.name), None)
+    if found is None or found.schema_editor is None:
+        msg = f"the dialect {dialect.name} cannot migrate schemas"
+        raise MissingCapability(msg, hint=extra_for("capability", "schema_editor") or "change the schema by hand")
+    return specs.load(found.schema_editor)(dialect)  # type: ignore[no-any-return]
+
+
+class Planner:
+    """Makes plans for the models of one DataFlow.
+
+    Args:
+        core: the inside of the DataFlow.
+        editor: of its dialect.
+        journal: of its database.
+    """
+
+    def __init__(self, core: "Core", editor: SchemaEditor, journal: Journal) -> None:
+        self.core = core
+        self.editor = editor
+        self.journal = journal
+
+    @property
+    def models(self) -> list["BoundModel"]:
+        """All models, in an order in which their tables can be created."""
+        return self.core.in_key_order(self.core.models.values())
+
+    def draft(self, wishes: Wishes | None = None) -> Program[Draft]:
+        """Compare the models with the live schema.
+
+        Raises:
+            InputError: a wish names something that does not exist.
+        """
+        wishes = wishes or Wishes()
+        models = self.models
+        found = yield from self.editor.inspect()
+        desired = yield from self.editor.desired(self._build(models))
+        registered = yield from self.journal.registered()
+        self._check(wishes, found, desired)
+        renames = self._renames(models, found, wishes)
+        owned = {table: entry.owned for table, entry in registered.items()}
+        owned |= {new: owned[old] for old, new in renames.tables.items() if old in owned}
+        moved = renames.apply(found)
+        wanted, notes = target(moved, desired, owned, drop=wishes.drop)
+        if not models:
+            notes.append("no models are registered: nothing is compared")
+        loose = self.core.dialect.references_ahead
+        found_changes = changes(
+            found, wanted, renames=renames, values=self._values(models, wanted, wishes), loose=loose
+        )
+        found_changes = self._ruled("diff", found_changes)
+        plan = Plan(
+            self.core.dialect.name,
+            found.fingerprint,
+            self.steps(found, wanted, found_changes),
+            tuple(notes),
+            (*_rename_questions(moved, wanted, wishes), *_value_questions(moved, found_changes)),
+        )
+        plan = attrs.evolve(plan, notes=(*plan.notes, *(note for rule in self._rules("lint") for note in rule(plan))))
+        return Draft(plan, found, desired, wanted, found_changes, registered, renames)
+
+    def steps(self, found: Catalog, wanted: Catalog, some: Sequence[Change]) -> tuple[PlannedStep, ...]:
+        """Return the steps that make changes, with their risk."""
+        rules = self._rules("risk")
+        planned = []
+        for step in self.editor.steps(found, wanted, some):
+            levels = [level_of(step), *(RiskLevel(level) for level in (rule(step) for rule in rules) if level)]
+            planned.append(PlannedStep(step, max(levels, key=lambda level: level.rank)))
+        return tuple(planned)
+
+    def _build(self, models: Sequence["BoundModel"]) -> Program[None]:
+        yield from self.core.dialect.before_tables([model.spec for model in models])
+        yield from create_tables(models, self.core.dialect)
+
+    def _rules(self, kind: str) -> list[Any]:
+        found = self.core.plugins.schema_rules(self.core.dialect.name)
+        return [specs.load(rule.rule) for rule in found.values() if rule.kind == kind]
+
+    def _ruled(self, kind: str, what: Any) -> Any:
+        for rule in self._rules(kind):
+            what = rule(what)
+        return what
+
+    # -- wishes ---------------------------------------------------------------------------------------------------
+    def _check(self, wishes: Wishes, found: Catalog, desired: Catalog) -> None:
+        tables = self._tables()
+        known = {*found.tables, *desired.tables}
+        for catalog in (found, desired):
+            for name, table in catalog.tables.items():
+                known |= {f"{name}.{part}" for part in (*table.columns, *table.indexes)}
+                known |= {f"{name}.{constraint.name}" for constraint in table.constraints if constraint.name}
+        known |= {*found.views}
+        for option, names in (("renames", wishes.renames), ("backfill", wishes.backfill), ("drop", wishes.drop)):
+            for name in names:
+                if self._spelled(name, tables) not in known:
+                    close = suggest(name, known)
+                    msg = f"{option}: there is no {name!r}"
+                    hint = f"did you mean {close!r}?" if close else "write table.column"
+                    raise InputError(msg, hint=hint, code="unknown-name")
+
+    def _tables(self) -> dict[str, str]:
+        return {model.name: model.spec.table for model in self.core.models.values()}
+
+    def _spelled(self, name: str, tables: Mapping[str, str]) -> str:
+        """Write "Model.field" as "table.column"."""
+        head, dot, tail = name.partition(".")
+        return f"{tables.get(head, head)}{dot}{tail}" if dot else tables.get(name, name)
+
+    def _renames(self, models: Sequence["BoundModel"], found: Catalog, wishes: Wishes) -> Renames:
+        spelled = {self._spelled(name, self._tables()): old for name, old in wishes.renames.items()}
+        tables: dict[str, str] = {}
+        for model in models:
+            new = model.spec.table
+            old = spelled.get(new, model.spec.options.get("renamed_from"))
+            if old and old in found.tables and new not in found.tables:
+                tables[old] = new
+        columns: dict[str, dict[str, str]] = {}
+        before = {new: old for old, new in tables.items()}
+        for model in models:
+            table = found.tables.get(before.get(model.spec.table, model.spec.table))
+            for field in model.spec.fields.values() if table is not None else ():
+                was = spelled.get(f"{model.spec.table}.{field.name}", field.renamed_from)
+                if table is not None and was and was in table.columns and field.name not in table.columns:
+                    columns.setdefault(model.spec.table, {})[was] = field.name
+        return Renames(tables, columns)
+
+    def _values(self, models: Sequence["BoundModel"], wanted: Catalog, wishes: Wishes) -> dict[tuple[str, str], str]:
+        """Return what existing rows get: what the caller says, else the column's default."""
+        given = {self._spelled(name, self._tables()): value for name, value in wishes.backfill.items()}
+        values = {
+            (name, column.name): column.default
+            for name, table in wanted.tables.items()
+            for column in table.columns.values()
+            if column.default is not None and not column.nullable
+        }
+        for model in models:
+            for field in model.spec.fields.values():
+                key = f"{model.spec.table}.{field.name}"
+                if key in given:
+                    values[model.spec.table, field.name] = self._literal(model.spec.table, field, given[key])
+        return values
+
+    def _literal(self, table: str, field: FieldSpec, value: Any) -> str:
+        """Write a value as SQL, as the dialect writes the default of the field."""
+        accepted = field.type.accept(value)
+        options = self.core.dialect.column_options(
+            attrs.evolve(field, default=accepted, write="", generated=False), table
+        )
+        return str(options["server_default"].text).replace(r"\:", ":")
+
+
+def _rename_questions(moved: Catalog, wanted: Catalog, wishes: Wishes) -> Iterable[Question]:
+    for name, table in wanted.tables.items():
+        before = moved.tables.get(name)
+        if before is None or before is table:
+            continue
+        candidates: dict[str, list[str]] = {}
+        for old, new in renameable(before, table):
+            if f"{name}.{new.name}" not in wishes.renames and f"{name}.{old.name}" not in wishes.drop:
+                candidates.setdefault(new.name, []).append(old.name)
+        for column, olds in candidates.items():
+            hint = (
+                f'declare it: {column}: Annotated[…, Field(renamed_from="{olds[0]}")]; or say so once:'
+                f' renames={{"{name}.{column}": "{olds[0]}"}} (--rename {name}.{column}={olds[0]}),'
+                f" None (--new {name}.{column}) where it is new"
+            )
+            yield Question("rename", name, column, tuple(olds), hint)
+
+
+def _value_questions(moved: Catalog, some: Iterable[Change]) -> Iterable[Question]:
+    for change in some:
+        if change.kind != "add_column" or change.value is not None or not _needs_value(change.after):
+            continue
+        if not moved.tables[change.table].empty:
+            key = f"{change.table}.{change.name}"
+            hint = f'say so: backfill={{"{key}": …}} (--value {key}=…), give the field a default, or let it be None'
+            yield Question("value", change.table, change.name, hint=hint)
+
+
+def _needs_value(column: Column) -> bool:
+    return not (column.nullable or column.default is not None or column.generated is not None or column.identity)

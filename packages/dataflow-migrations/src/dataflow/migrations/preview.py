@@ -1,0 +1,85 @@
+"""A plan for people: a table with risk, locks and SQL, and the questions it has."""
+
+from typing import TYPE_CHECKING, Any
+
+from dataflow.migrations.plan import Plan, PlannedStep
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def effects(planned: PlannedStep) -> str:
+    """Say what a step does to the database meanwhile: "ACCESS EXCLUSIVE users; rewrites"."""
+    step = planned.step
+    parts = [f"{lock} {table}" for table, lock in step.locks.items()]
+    parts += ["rewrites"] * step.rewrites + ["scans"] * (step.scans and not step.rewrites)
+    if step.mode in ("outside", "batches"):
+        parts.append("outside a transaction" if step.mode == "outside" else "in batches")
+    return "; ".join(parts) or "none"
+
+
+def loss(planned: PlannedStep) -> str:
+    """Say whether data can be lost, and whether rows can make the step fail."""
+    step = planned.step
+    parts = [f"{step.data_loss} loss"] * (step.data_loss != "none")
+    parts += [f"may fail: {step.fails_on_data}"] * (step.fails_on_data not in ("no", "n/a"))
+    parts += ["cannot be undone"] * (step.inverse is None)
+    return "; ".join(parts)
+
+
+def text(plan: Plan, *, sql: bool = True) -> str:
+    """Return a plan as plain text."""
+    lines = [f"plan {plan.id} ({plan.dialect}): {len(plan.steps)} steps, risk {plan.risk}"]
+    for number, planned in enumerate(plan.steps, 1):
+        lines.append(f"{number:>3}. {planned.risk.value:<8} {planned.step.summary}")
+        lines.append(f"     locks: {effects(planned)}" + f"; {loss(planned)}" * bool(loss(planned)))
+        lines += [f"       {line}" for statement in planned.step.sql if sql for line in statement.splitlines()]
+    lines += [f"note: {note}" for note in plan.notes]
+    lines += [f"question: {question}" for question in plan.questions]
+    return "\n".join(lines)
+
+
+def table(plan: Plan, *, sql: bool = True) -> "RenderableType":
+    """Return a plan as a rich table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"LOW": "green", "MEDIUM": "yellow", "HIGH": "red", "CRITICAL": "bold red"}
+    shown = Table(title=f"plan {plan.id}: {len(plan.steps)} steps, risk {plan.risk}", title_justify="left")
+    for name in ("#", "risk", "change", "locks", "data"):
+        shown.add_column(name, justify="right" if name == "#" else "left")
+    for number, planned in enumerate(plan.steps, 1):
+        what = Text(planned.step.summary)
+        for statement in planned.step.sql if sql else ():
+            what.append(f"\n{statement}", style="dim")
+        risk = Text(planned.risk.value, style=colours[planned.risk.value])
+        shown.add_row(str(number), risk, what, effects(planned), loss(planned))
+    return shown
+
+
+def ask(plan: Plan) -> bool:
+    """Show a plan at the terminal and ask whether to carry it out."""
+    try:
+        from rich.console import Console
+
+        console = Console()
+        console.print(table(plan))
+        for line in (*plan.notes, *map(str, plan.questions)):
+            console.print(f"note: {line}", markup=False)
+    except ImportError:  # rich comes with the extra "cli"
+        print(text(plan))  # noqa: T201  # it is what the user is to see
+    return input(f"Carry out these {len(plan.steps)} steps? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def answers(plan: Plan) -> dict[str, Any]:
+    """Ask at the terminal what only the user knows about renames; return wishes."""
+    renames: dict[str, str | None] = {}
+    for question in plan.questions:
+        if question.kind != "rename":
+            continue
+        names = " / ".join(question.candidates)
+        given = input(
+            f"Was {question.table}.{question.column} called {names} before? [name, or empty: it is new] "
+        ).strip()
+        renames[f"{question.table}.{question.column}"] = given or None
+    return {"renames": renames} if renames else {}

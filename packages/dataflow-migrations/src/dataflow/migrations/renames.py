@@ -1,0 +1,148 @@
+"""A catalog as it is once tables and columns have other names, so that the rest can be compared name by name."""
+
+from collections.abc import Mapping
+
+import attrs
+
+from dataflow.catalog import Catalog, Constraint, Index, Table, View
+from dataflow.changes import Change
+from dataflow.errors import InputError
+from dataflow.migrations.words import renamed
+
+
+@attrs.frozen
+class Renames:
+    """What was renamed, by declaration or by a confirmed suggestion.
+
+    Attributes:
+        tables: old name -> new name.
+        columns: new name of the table -> {old name of the column -> new name}.
+    """
+
+    tables: Mapping[str, str] = attrs.field(factory=dict)
+    columns: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.tables or self.columns)
+
+    def apply(self, found: Catalog) -> Catalog:
+        """Return the catalog as it is afterwards."""
+        if not self:
+            return found
+        tables = {}
+        for name, table in found.tables.items():
+            called = self.tables.get(name, name)
+            tables[called] = self._table(table, called)
+        views = {name: self._view(view, found) for name, view in found.views.items()}
+        sequences = {
+            name: attrs.evolve(sequence, owner=self._owner(sequence.owner))
+            for name, sequence in found.sequences.items()
+        }
+        return attrs.evolve(found, tables=tables, views=views, sequences=sequences)
+
+    def _owner(self, owner: str) -> str:
+        table, _, column = owner.rpartition(".")
+        table = self.tables.get(table, table)
+        return f"{table}.{self.columns.get(table, {}).get(column, column)}" if table else owner
+
+    def _table(self, table: Table, called: str) -> Table:
+        own = self.columns.get(called, {})
+        words = {**self.tables, **own}
+        columns = {
+            own.get(name, name): attrs.evolve(
+                column,
+                name=own.get(name, name),
+                generated=column.generated and renamed(column.generated, own),
+            )
+            for name, column in table.columns.items()
+        }
+        triggers = {
+            name: attrs.evolve(trigger, table=called, definition=renamed(trigger.definition, words))
+            for name, trigger in table.triggers.items()
+        }
+        policies = {
+            name: attrs.evolve(policy, definition=renamed(policy.definition, words))
+            for name, policy in table.policies.items()
+        }
+        return attrs.evolve(
+            table,
+            name=called,
+            columns=columns,
+            constraints=tuple(self._constraint(found, own) for found in table.constraints),
+            indexes={name: _index(index, own) for name, index in table.indexes.items()},
+            triggers=triggers,
+            policies=policies,
+        )
+
+    def _constraint(self, constraint: Constraint, own: Mapping[str, str]) -> Constraint:
+        target = self.tables.get(constraint.target, constraint.target)
+        there = self.columns.get(target, {}) if target else {}
+        definition = constraint.definition
+        if constraint.kind == "foreign key":
+            head, refers, tail = definition.partition(" REFERENCES ")
+            tail = renamed(tail, {**self.tables, **there})
+            definition = f"{renamed(head, own)}{refers}{tail}"
+        else:
+            definition = renamed(definition, own)
+        return attrs.evolve(
+            constraint,
+            columns=tuple(own.get(name, name) for name in constraint.columns),
+            definition=definition,
+            target=target,
+            remote=tuple(there.get(name, name) for name in constraint.remote),
+        )
+
+    def _view(self, view: View, found: Catalog) -> View:
+        names = dict(self.tables)
+        for read in view.reads:
+            if read in found.tables:
+                names |= self.columns.get(self.tables.get(read, read), {})
+        reads = tuple(self.tables.get(read, read) for read in view.reads)
+        if not names or (reads == view.reads and not names):
+            return view
+        return attrs.evolve(view, definition=renamed(view.definition, names), reads=reads)
+
+    def changes(self, found: Catalog) -> tuple[list[Change], list[Change]]:
+        """Return the renaming of tables, and that of columns, each in an order in which no name is taken.
+
+        Raises:
+            InputError: a new name is taken by something that stays, or names are swapped.
+        """
+        tables = [
+            Change("rename_table", new, new, before=old, after=new)
+            for old, new in _in_order(self.tables, set(found.tables), "table")
+        ]
+        columns: list[Change] = []
+        back = {new: old for old, new in self.tables.items()}
+        for table, own in self.columns.items():
+            existing = found.tables[back.get(table, table)].columns
+            columns += [
+                Change("rename_column", table, new, before=old, after=new)
+                for old, new in _in_order(own, set(existing), f"column of {table}")
+            ]
+        return tables, columns
+
+
+def _index(index: Index, own: Mapping[str, str]) -> Index:
+    if not own:
+        return index
+    return attrs.evolve(
+        index,
+        keys=tuple(attrs.evolve(key, expression=renamed(key.expression, own)) for key in index.keys),
+        columns=tuple(own.get(name, name) for name in index.columns),
+        include=tuple(own.get(name, name) for name in index.include),
+        where=index.where and renamed(index.where, own),
+    )
+
+
+def _in_order(renames: Mapping[str, str], taken: set[str], what: str) -> list[tuple[str, str]]:
+    todo, order = dict(renames), []
+    while todo:
+        free = next((old for old, new in todo.items() if new not in taken), None)
+        if free is None:
+            old, new = next(iter(todo.items()))
+            msg = f"the {what} {old!r} cannot be renamed to {new!r}, which exists"
+            raise InputError(msg, hint="rename or drop that one in a migration of its own first", code="name-taken")
+        taken = taken - {free} | {todo[free]}
+        order.append((free, todo.pop(free)))
+    return order
