@@ -318,6 +318,8 @@ class _Registration:
                 target = models.get(field.removesuffix("_id").replace("_", "").lower())
                 if (draft.name, field) in references or not field.endswith("_id") or target is None:
                     continue
+                if target is draft and draft.key == (field,):
+                    continue
                 if len(target.key) == 1 and target.fields[target.key[0]] == found:
                     remote = target.key[0]
                     references[draft.name, field] = relating.Reference(draft.name, field, target.name, remote, "")

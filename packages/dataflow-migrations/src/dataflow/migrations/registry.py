@@ -5,11 +5,11 @@ default that a function computes stays in the process that has the function. Rea
 """
 
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 from uuid import UUID
 
 from dataflow import types as t
@@ -131,12 +131,12 @@ def _custom(plugins: "PluginSet | None") -> dict[str, tuple[Any, t.FieldType]]:
     return {f"{its.__module__}:{its.__qualname__}": (its, known) for its, known in plugins.field_types.items()}
 
 
-def restore(core: "Core", entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def restore(core: "Core", entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Register models that `dump` wrote.
 
     Args:
         core: of the DataFlow.
-        entries: what `dump` returned, one a model.
+        entries: model -> what `dump` returned.
 
     Returns:
         ``reconstructed_models``: names; ``generated_nodes``: model -> operation -> node type; ``skipped``: "Model" or
@@ -145,8 +145,7 @@ def restore(core: "Core", entries: Iterable[Mapping[str, Any]]) -> dict[str, Any
     names: list[str] = []
     nodes: dict[str, dict[str, str]] = {}
     skipped: dict[str, str] = {}
-    for entry in entries:
-        name = str(entry.get("name"))
+    for name, entry in entries.items():
         if name in core.models:
             skipped[name] = "a model of this name is registered already"
             continue
@@ -210,8 +209,11 @@ def _annotated(kind: Any, field: Mapping[str, Any]) -> Any:
 
 
 def _default(kind: Any, wire: Any) -> Any:
+    """Return a default as its author wrote it: members of an Enum, not what they are stored as."""
+    if isinstance(wire, list) and get_origin(kind) is list:
+        return [_default(get_args(kind)[0], item) for item in wire]
     value = from_wire(wire)
-    if isinstance(kind, type) and issubclass(kind, Enum) and isinstance(value, str):
+    if isinstance(kind, type) and issubclass(kind, Enum):
         return t.EnumType(kind).texts[value]
     return value
 
