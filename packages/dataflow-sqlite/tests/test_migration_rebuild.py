@@ -89,7 +89,7 @@ def test_statements_about_conflicts_do_not_swallow_rows(migration):
 @pytest.mark.parametrize("value", ["abc", "1.5", "12abc", "", "99999999999999999999"])
 def test_a_text_that_is_no_integer_fails_and_is_not_changed(migration, strict, value):
     migration.sql("CREATE TABLE t (a TEXT)", f"INSERT INTO t VALUES ('12'), ('{value}')")
-    with pytest.raises(CheckError, match="t.a holds a value that is no INTEGER"):
+    with pytest.raises(CheckError, match=r"t\.a holds a value that is no INTEGER"):
         migration.to(f"CREATE TABLE t (a INTEGER){strict}")
     assert migration.sql("SELECT a, typeof(a) FROM t") == [("12", "text"), (value, "text")]
     assert migration.sql("SELECT name FROM sqlite_master") == [("t",)]

@@ -14,7 +14,7 @@ import attrs
 
 from dataflow.catalog import Catalog, Column, Constraint, Index, Table
 from dataflow.errors import DataFlowError, InputError, suggest
-from dataflow.fields import Relation
+from dataflow.fields import Relation, resolve
 from dataflow.migrations import existing as own
 from dataflow.migrations import relating
 from dataflow.migrations.class_names import class_name
@@ -266,8 +266,8 @@ class _Registration:
 
     def _relations(self, drafts: list[_Draft]) -> dict[tuple[str, str], Relation]:
         """Name the relations among drafts, and from them to registered models."""
-        by_table = {draft.table.name: draft for draft in drafts}
-        there = {model.spec.table: model for model in self.core.models.values()}
+        by_table = {self._folded(draft.table.name): draft for draft in drafts}
+        there = {self._folded(model.spec.table): model for model in self.core.models.values()}
         taken = {draft.name: set(draft.fields) for draft in drafts}
         taken |= {name: {*model.fields, *model.relations} for name, model in self.core.models.items()}
         references: dict[tuple[str, str], relating.Reference] = {}
@@ -277,7 +277,8 @@ class _Registration:
                 if len(constraint.columns) > 1:
                     reason = "a relation has one field, and this foreign key has several"
                 elif constraint.columns[0] in draft.fields:
-                    target = by_table.get(constraint.target) or there.get(constraint.target)
+                    table = self._folded(constraint.target)
+                    target = by_table.get(table) or there.get(table)
                     if target is None:
                         continue
                     reference = self._reference(draft, constraint, target)
@@ -290,25 +291,29 @@ class _Registration:
         self._implicit(drafts, references)
         return relating.relations(references.values(), taken)
 
+    def _folded(self, name: str) -> str:
+        """Return what names have in common that mean the same: SQLite lets references differ in case."""
+        return name.lower() if self.core.dialect.name == "sqlite" else name
+
     def _reference(self, draft: _Draft, constraint: Constraint, target: Any) -> relating.Reference | Refused:
         field = constraint.columns[0]
         if isinstance(target, _Draft):
-            remote = constraint.remote[0] if constraint.remote else target.table.primary_key[0]
+            names, key = list(target.fields), target.table.primary_key
             keys = [target.key, *_unique_keys(target.table)]
-            same = target.fields.get(remote) == draft.fields[field]
         else:
-            remote = constraint.remote[0] if constraint.remote else target.spec.primary_key[0]
-            keys = target.spec.unique_keys
-            same = remote in target.fields and target.fields[remote].type == self._type(draft.fields[field])
-        if not same:
-            return Refused("the column it refers to is no field, or of another type; there is no relation")
+            names, key, keys = list(target.fields), target.spec.primary_key, target.spec.unique_keys
+        wanted = (constraint.remote or key)[0]
+        remote = next((name for name in names if self._folded(name) == self._folded(wanted)), "")
+        if not remote:
+            return Refused(f"it refers to {target.name}.{wanted}, which is no field; there is no relation")
+        there = self._type(target.fields[remote]) if isinstance(target, _Draft) else target.fields[remote].type
+        if there != self._type(draft.fields[field]):
+            return Refused(f"it refers to {target.name}.{remote}, which is of another type; there is no relation")
         on_delete = _ACTIONS.get(constraint.on_delete.upper() or "NO ACTION", "") if (remote,) in keys else ""
         return relating.Reference(draft.name, field, target.name, remote, on_delete)
 
     def _type(self, found: Any) -> Any:
-        from dataflow import fields as f
-
-        return f.resolve(found, naive=self.core.config["naive_datetimes"], custom=own.resolve)
+        return resolve(found, naive=self.core.config["naive_datetimes"], custom=own.resolve)
 
     def _implicit(self, drafts: list[_Draft], references: dict[tuple[str, str], relating.Reference]) -> None:
         """Name the relations that fields ``customer_id`` make by themselves, so that they are in nobody's way."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from dataflow import _log
 from dataflow.changes import SchemaEditor
 from dataflow.dialect import COUNT, Command, Program
 from dataflow.errors import InputError, Problem, SchemaError, UsageError, suggest
@@ -351,7 +352,9 @@ class SchemaEngine:
         yield from ()
 
     def _execution(self, finish: Callable[[Plan], Program[None]], *, rollback: bool = True) -> Execution:
-        return Execution(self.editor, self.journal, limits=self.limits, finish=finish, rollback=rollback)
+        config = self.core.config
+        log = {"log": _log.event} if config["echo"] or config["monitoring"] else {}
+        return Execution(self.editor, self.journal, limits=self.limits, finish=finish, rollback=rollback, **log)
 
     def _attempt(self, body: Program[None]) -> Program[None]:
         limits = self.limits

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import attrs
 
-from dataflow import _log
 from dataflow.changes import SchemaEditor, Step
 from dataflow.dialect import COUNT, Command, Program
 from dataflow.errors import DatabaseTimeout, DataFlowError, SchemaError
@@ -92,6 +91,7 @@ class Execution:
         limits: how patient it is.
         finish: a program to run in the transaction in which the migration ends: registry, extras of features.
         rollback: whether what was done is undone when a later step fails, where that is possible.
+        log: told of progress: ``log("migration.progressed", …)``.
     """
 
     def __init__(
@@ -102,7 +102,9 @@ class Execution:
         limits: Limits,
         finish: Callable[[Plan], Program[None]],
         rollback: bool = True,
+        log: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
+        self.log = log
         self.editor = editor
         self.journal = journal
         self.limits = limits
@@ -137,7 +139,7 @@ class Execution:
             except Exception as error:
                 raise (yield from self._failed(entry, sorted(done), names, error)) from error
             done.update(unit.positions)
-            _log.event("migration.progressed", migration=entry.id, done=len(done), steps=len(steps))
+            self.log("migration.progressed", migration=entry.id, done=len(done), steps=len(steps))
         try:
             yield from self._attempt(self._end(entry), step="finish")
         except GeneratorExit:
@@ -205,7 +207,7 @@ class Execution:
                 spent += self.limits.lock_timeout + pause
                 if error.code != "lock-timeout" or spent > self.limits.patience:
                     raise
-                _log.event("migration.waits", step=step, seconds=round(pause, 2))
+                self.log("migration.waits", step=step, seconds=round(pause, 2))
             yield from self.editor.pause(pause)
         raise AssertionError
 
@@ -234,7 +236,7 @@ class Execution:
         try:
             yield from self._attempt_again(body, step="undo")
         except DataFlowError as error:
-            _log.event("migration.not_undone", migration=entry.id, error=str(error).split("\n")[0])
+            self.log("migration.not_undone", migration=entry.id, error=str(error).split("\n")[0])
             return False
         return True
 

@@ -11,7 +11,7 @@ from dataflow.changes import Step
 from dataflow.migrations.risk import RiskLevel, level_of
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class PlannedStep:
     """A step of a plan, with its risk level.
 
@@ -25,6 +25,9 @@ class PlannedStep:
 
     def __str__(self) -> str:
         return f"{self.risk}: {self.step.summary}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-able data: the fields of `dataflow.changes.Step`, and ``risk``."""

@@ -231,6 +231,7 @@ class _Found:
             tuple(sorted(storage or ())),
             self.comments.get((oid, 0)),
             tuple(self.columns[oid]),
+            self.triggers[oid],
         )
 
 

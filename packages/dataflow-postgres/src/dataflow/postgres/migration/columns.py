@@ -135,7 +135,8 @@ def _fill(draft: Draft, table: str, column: Column, value: str) -> None:
     sql = f"UPDATE {own} SET {name} = {value} WHERE {name} IS NULL"  # noqa: S608
     summary = f"fill {table}.{column.name}"
     if not draft.is_large(table):
-        draft.add("bulk_update", summary, table, (sql,), inverse=())
+        at_once = ("SET CONSTRAINTS ALL IMMEDIATE",) if draft.defers(table) else ()
+        draft.add("bulk_update", summary, table, (sql, *at_once), inverse=())
         return
     key, kinds = _key(draft, table)
     details = {"table": table, "column": column.name, "value": value, "key": key, "types": kinds, "size": BATCH}
@@ -268,6 +269,7 @@ def _retype(draft: Draft, table: str, before: Column, after: Column) -> None:
         inverse=(draft.alter(table, _type(draft, after, before)),),
         far=far,
         scans=cost != "catalog" or bool(far),
+        details=draft.clears(table, after.name),
     )
 
 
@@ -324,7 +326,16 @@ def drop_column(draft: Draft, change: Change) -> None:
     sql = _removal(draft, change.table, change.name)
     far = sorted(draft.references(change.table, {change.name}))
     summary = f"drop column {change.table}.{change.name}"
-    draft.add("drop_column", summary, change.table, (sql,), inverse=back, far=far, data_loss=lost)
+    draft.add(
+        "drop_column",
+        summary,
+        change.table,
+        (sql,),
+        inverse=back,
+        far=far,
+        data_loss=lost,
+        details={"clears": [draft.before(change.table), change.name]},
+    )
 
 
 def rename_column(draft: Draft, change: Change) -> None:

@@ -52,6 +52,9 @@ class Draft:
         self.server = server
         self.steps: list[Step] = []
         self.changed = {(change.kind, change.table, change.name) for change in changes}
+        self._columns = {
+            (change.table, change.name): named(change.before) for change in changes if change.kind == "rename_column"
+        }
         self._before = {change.name: named(change.before) for change in changes if change.kind == "rename_table"}
 
     # -- what is there --------------------------------------------------------------------------------------------
@@ -61,6 +64,23 @@ class Draft:
         if old is not None:
             return self.found.tables.get(old) or self.found.tables.get(name)
         return None if name in self._before.values() else self.found.tables.get(name)
+
+    def before(self, name: str) -> str:
+        """Return the name that a table has before all renaming."""
+        return self._before.get(name, name)
+
+    def defers(self, name: str) -> bool:
+        """Tell whether what a table checks at the end of a transaction would be in the way of altering it."""
+        table = self.table(name)
+        if table is None:
+            return False
+        own = [key.definition for key in table.constraints] + [each.definition for each in table.triggers.values()]
+        far = [key.definition for key in self.references(name).values()]
+        return any("DEFERRABLE" in definition for definition in own + far)
+
+    def clears(self, table: str, column: str) -> dict[str, Any]:
+        """Return details of a step that what holds a column is in the way of; by the names before all renaming."""
+        return {"clears": [self.before(table), self._columns.get((table, column), column)]}
 
     def renamed(self, name: str) -> str:
         """Return the name that a table that was found has after all renaming."""

@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 from dataflow.catalog import Catalog
 from dataflow.changes import Change, Step
 from dataflow.dialect import COUNT, Command, Dialect, Program
-from dataflow.errors import SchemaError
-from dataflow.postgres.migration import catalog, queries, running
+from dataflow.postgres.migration import aside, catalog, queries, running
 from dataflow.postgres.migration.draft import Server
 from dataflow.postgres.migration.scripts import script
 from dataflow.postgres.migration.steps import steps
@@ -19,7 +18,6 @@ T = TypeVar("T")
 _BEGIN = Command("BEGIN", COUNT)
 _SAVEPOINT = Command("SAVEPOINT dataflow_shadow", COUNT)
 _BACK = Command("ROLLBACK TO SAVEPOINT dataflow_shadow", COUNT), Command("RELEASE SAVEPOINT dataflow_shadow", COUNT)
-_MAY = "SELECT has_database_privilege(current_database(), 'CREATE')"
 _PATH = """\
 SELECT set_config('search_path', concat_ws(', ', quote_ident($1), string_agg(quote_ident(name), ', ' ORDER BY place)),
                   true)
@@ -68,10 +66,7 @@ class PostgresEditor:
         return found
 
     def _enter(self, name: str) -> Program[None]:
-        if not (yield Command(_MAY), ())[0][0]:
-            msg = "the models' schema is built aside, in a schema of its own, and the database user may create none"
-            hint = "GRANT CREATE ON DATABASE … TO the user, or migrate as another one"
-            raise SchemaError(msg, hint=hint, code="no-privilege")
+        yield from aside.refuse_without_right("the models' schema is built aside, in a schema of its own")
         yield Command(f"CREATE SCHEMA {self.quote(name)}", COUNT, writes=True), ()
         yield Command(_PATH), (name,)
 
@@ -80,6 +75,12 @@ class PostgresEditor:
 
     def locked(self, body: Program[T], *, timeout: float) -> Program[T]:
         return running.locked(body, timeout=timeout)
+
+    def clear(self, steps: Sequence[Step]) -> Program[None]:
+        return aside.clear(steps, self.quote)
+
+    def backup(self, tables: Sequence[str]) -> Program[str]:
+        return aside.backup(tables, self.quote)
 
     def attempt(
         self, body: Program[T], *, lock_timeout: float, statement_timeout: float, transaction: bool

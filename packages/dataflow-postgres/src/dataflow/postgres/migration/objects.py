@@ -2,6 +2,8 @@
 
 import re
 
+import attrs
+
 from dataflow.catalog import Column, EnumType, Function, Sequence, View
 from dataflow.changes import Change
 from dataflow.postgres.migration.catalog import setting
@@ -12,7 +14,7 @@ _HEAD = re.compile(r"\A(.*?\n RETURNS [^\n]*|.*?\n)", re.DOTALL)
 
 # -- views ------------------------------------------------------------------------------------------------------------
 def create_view(draft: Draft, change: Change) -> None:
-    """Create a view, with the indexes of a materialized one."""
+    """Create a view, with its triggers, or the indexes of a materialized one."""
     view: View = change.after
     operation = "create_materialized_view" if view.materialized else "create_view"
     sql, inverse = _creation(draft, view), (_removal(draft, view),)
@@ -30,11 +32,7 @@ def alter_view(draft: Draft, change: Change) -> None:
     """Change the comment of a view; anything else makes it anew."""
     before: View = change.before
     after: View = change.after
-    if (before.definition, before.options, before.materialized) == (
-        after.definition,
-        after.options,
-        after.materialized,
-    ):
+    if attrs.evolve(before, comment=after.comment) == after:
         word = _word(after)
         sql, inverse = (commented(word, draft.quote(each.name), each.comment) for each in (after, before))
         draft.add("alter_view", f"comment on {after.name}", "", (sql,), inverse=(inverse,), locked=after.name)
@@ -55,6 +53,7 @@ def _creation(draft: Draft, view: View) -> list[str]:
     options = f" WITH ({', '.join(map(setting, view.options))})" if view.options else ""
     sql = [f"CREATE {_word(view)} {draft.quote(view.name)}{options} AS {view.definition}"]
     sql += [index.definition for index in view.indexes.values()]
+    sql += [trigger.definition for trigger in view.triggers.values()]
     return sql + ([commented(_word(view), draft.quote(view.name), view.comment)] if view.comment is not None else [])
 
 

@@ -1,11 +1,12 @@
 """Stored CREATE TABLE and CREATE INDEX texts, read: what no pragma tells, and where each part stands."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any, ClassVar
 
 import attrs
 
-from dataflow.catalog import Constraint
+from dataflow.catalog import Constraint, ConstraintKind
 from dataflow.sqlite.migration.tokens import Token, columns_in, is_word, named, normal, quoted, tokens
 
 _TABLE_WORDS = frozenset(("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"))
@@ -95,141 +96,147 @@ def ordered(constraints: Iterable[Constraint]) -> tuple[Constraint, ...]:
 def read_table(sql: str) -> TableText:
     """Read a stored CREATE TABLE text."""
     every = tokens(sql)
-    opening = next(place for place, token in enumerate(every) if token[0] == "(")
-    ranges, depth, begin, closing = [], 0, opening + 1, opening
-    for place in range(opening, len(every)):
-        word = every[place][0]
-        if word == "(":
-            depth += 1
-        elif word == ")":
-            depth -= 1
-        if depth == 1 and word == ",":
-            ranges.append((begin, place))
-            begin = place + 1
-        elif depth == 0:
-            ranges.append((begin, place))
-            closing = place
-            break
+    words = [token[0].upper() for token in every]
+    opening = words.index("(")
+    ranges, closing = _items(words, opening)
     columns = {
-        named(every[begin][0]).lower(): named(every[begin][0])
-        for begin, _ in ranges
-        if every[begin][0].upper() not in _TABLE_WORDS
+        (name := named(every[begin][0])).lower(): name for begin, _ in ranges if words[begin] not in _TABLE_WORDS
     }
     table = named(every[opening - 1][0]).lower()
     items = []
     for begin, end in ranges:
-        reader = Reader(sql, every[begin:end], columns, table)
         start, stop = every[begin][1], every[end - 1][2]
         before, after = sql[every[begin - 1][2] : start], sql[stop : every[end][1]]
-        items.append(attrs.evolve(reader.item(), before=before, text=sql[start:stop], after=after))
+        reader = Reader(every[begin:end], words[begin:end], columns, table)
+        items.append(reader.item(before, sql[start:stop], after))
     return TableText(sql[: every[opening][2]], tuple(items), sql[every[closing][1] :])
 
 
-class Reader:
-    """Reads one item of a table's body."""
+def _items(words: Sequence[str], opening: int) -> tuple[list[tuple[int, int]], int]:
+    """Return where the items between the parentheses begin and end, and where those are closed."""
+    found: list[tuple[int, int]] = []
+    depth, begin = 0, opening + 1
+    for place in range(opening, len(words)):
+        word = words[place]
+        if word == "(":
+            depth += 1
+        elif word == ")":
+            depth -= 1
+            if depth == 0:
+                return [*found, (begin, place)], place
+        elif word == "," and depth == 1:
+            found.append((begin, place))
+            begin = place + 1
+    return found, len(words) - 1
 
-    def __init__(self, sql: str, item: Sequence[Token], columns: Mapping[str, str], table: str) -> None:
-        self.sql = sql
-        self.item_tokens = item
+
+class Reader:
+    """Reads one item of a table's body.
+
+    Args:
+        item: its tokens.
+        words: the same in upper case.
+        columns: of the table, in lower case -> as they are declared.
+        table: its name, in lower case.
+    """
+
+    def __init__(self, item: Sequence[Token], words: Sequence[str], columns: Mapping[str, str], table: str) -> None:
+        self.tokens = item
+        self.words = [*words, ""]
         self.columns = columns
         self.table = table
         self.place = 0
         self.name = ""
         self.column = ""
         self.found: list[Constraint] = []
-        self.more: dict[str, object] = {}
+        self.more: dict[str, Any] = {}
 
     # -- tokens -----------------------------------------------------------------------------------------------------
     @property
     def word(self) -> str:
-        """The token at hand, in upper case where it is a word."""
-        if self.place >= len(self.item_tokens):
-            return ""
-        token = self.item_tokens[self.place][0]
-        return token.upper() if is_word(token) else token
+        """The token at hand in upper case; "" at the end."""
+        return self.words[self.place]
 
     def take(self) -> str:
         """Return the token at hand, and go on."""
+        token = self.tokens[self.place][0]
         self.place += 1
-        return self.item_tokens[self.place - 1][0]
+        return token
 
     def skip(self, *words: str) -> bool:
         """Go on past words, if they are at hand."""
-        here = self.item_tokens[self.place : self.place + len(words)]
-        if len(here) == len(words) and all(t[0].upper() == w for t, w in zip(here, words, strict=True)):
-            self.place += len(words)
-            return True
-        return False
+        if self.words[self.place] != words[0] or self.words[self.place : self.place + len(words)] != [*words]:
+            return False
+        self.place += len(words)
+        return True
 
     def parenthesis(self) -> Sequence[Token]:
         """Return what is in the parentheses at hand, and go past them."""
         depth, begin = 0, self.place + 1
-        while self.place < len(self.item_tokens):
-            word = self.take()
-            depth += (word == "(") - (word == ")")
-            if depth == 0:
-                return self.item_tokens[begin : self.place - 1]
-        return self.item_tokens[begin:]
+        while self.words[self.place]:
+            word = self.words[self.place]
+            self.place += 1
+            if word == "(":
+                depth += 1
+            elif word == ")":
+                depth -= 1
+                if depth == 0:
+                    break
+        return self.tokens[begin : self.place - 1]
 
     def _declared(self, token: str) -> str:
         return self.columns.get(named(token).lower(), named(token))
 
     # -- items ------------------------------------------------------------------------------------------------------
-    def item(self) -> Item:
-        """Read it; where it stands is for the caller to say."""
+    def item(self, before: str, text: str, after: str) -> Item:
+        """Read it; the arguments are those of `Item`."""
         if self.word not in _TABLE_WORDS:
             self.column = named(self.take())
             while self.word and self.word not in _COLUMN_WORDS:  # the type
-                if self.word == "(":
-                    self.parenthesis()
-                else:
-                    self.take()
+                self.parenthesis() if self.word == "(" else self.take()
         while self.word:
             if self.skip("CONSTRAINT"):
                 self.name = named(self.take())
-            elif self._constraint():
+                continue
+            read = self._read.get(self.word)
+            self.place += 1
+            if read is not None:
+                read(self)
                 self.name = ""
-            else:
-                self.take()
-        return Item("", "", column=self.column, constraints=tuple(self.found), **self.more)  # type: ignore[arg-type]
+        return Item(before, text, after, self.column, tuple(self.found), **self.more)
 
-    def _constraint(self) -> bool:
-        """Read one constraint; False where there is none."""
-        if self.skip("PRIMARY", "KEY"):
-            self._key("primary key", "PRIMARY KEY")
-        elif self.skip("UNIQUE"):
-            self._key("unique", "UNIQUE")
-        elif self.skip("CHECK"):
-            self._check()
-        elif self.skip("FOREIGN", "KEY"):
-            columns = tuple(self._declared(t) for t, _, _ in self.parenthesis() if t != ",")
-            self._references(columns)
-        elif self.column:
-            return self._of_column()
-        else:
-            return False
-        return True
+    def _primary(self) -> None:
+        self.skip("KEY")
+        self._key("primary key", "PRIMARY KEY")
 
-    def _of_column(self) -> bool:
-        if self.word == "REFERENCES":
-            self._references((self.column,))
-        elif self.skip("NOT", "NULL"):
-            conflict = self._conflict()
-            if conflict:
-                self.add("not null", (self.column,), f"NOT NULL{conflict}")
-        elif self.skip("NULL"):
-            self._conflict()
-        elif self.skip("DEFAULT"):
-            self._default()
-        elif self.skip("COLLATE"):
-            collation = named(self.take())
-            self.more["collation"] = None if collation.upper() == "BINARY" else collation.upper()
-        elif self.skip("GENERATED", "ALWAYS", "AS") or self.skip("AS"):
-            self.more["generated"] = normal(self.parenthesis(), self.columns, self.table)
-            self.more["stored"] = self.skip("STORED")
-        else:
-            return False
-        return True
+    def _unique(self) -> None:
+        self._key("unique", "UNIQUE")
+
+    def _foreign(self) -> None:
+        self.skip("KEY")
+        columns = tuple(self._declared(t) for t, _, _ in self.parenthesis() if t != ",")
+        self.skip("REFERENCES")
+        self._refers(columns)
+
+    def _references(self) -> None:
+        self._refers((self.column,))
+
+    def _not(self) -> None:
+        conflict = self._conflict() if self.skip("NULL") else ""
+        if conflict:
+            self.add("not null", (self.column,), f"NOT NULL{conflict}")
+
+    def _null(self) -> None:
+        self._conflict()
+
+    def _collate(self) -> None:
+        collation = named(self.take()).upper()
+        self.more["collation"] = None if collation == "BINARY" else collation
+
+    def _generated(self) -> None:
+        self.skip("ALWAYS", "AS")
+        self.more["generated"] = normal(self.parenthesis(), self.columns, self.table)
+        self.more["stored"] = self.skip("STORED")
 
     def _default(self) -> None:
         if self.word == "(":
@@ -239,9 +246,9 @@ class Reader:
             self.take()
         self.take()
 
-    def add(self, kind: str, columns: tuple[str, ...], definition: str, **more: object) -> None:
+    def add(self, kind: ConstraintKind, columns: tuple[str, ...], definition: str) -> None:
         """Note a constraint."""
-        self.found.append(Constraint(self.name, kind, columns, definition, **more))  # type: ignore[arg-type]
+        self.found.append(Constraint(self.name, kind, columns, definition))
 
     def _conflict(self) -> str:
         if not self.skip("ON", "CONFLICT"):
@@ -249,7 +256,7 @@ class Reader:
         action = self.take().upper()
         return "" if action == "ABORT" else f" ON CONFLICT {action}"
 
-    def _key(self, kind: str, title: str) -> None:
+    def _key(self, kind: ConstraintKind, title: str) -> None:
         if self.column:
             descending = self.skip("DESC")
             self.skip("ASC")
@@ -274,13 +281,12 @@ class Reader:
     def _check(self) -> None:
         condition = self.parenthesis()
         self._conflict()  # SQLite accepts it and takes no notice
-        plain, text = normal(condition, self.columns), normal(condition, self.columns, self.table)
-        if plain != text:
-            self.more["qualified"] = True
+        text = normal(condition, self.columns, self.table)
+        if any(token == "." for token, _, _ in condition):  # noqa: S105
+            self.more["qualified"] = text != normal(condition, self.columns)
         self.add("check", columns_in(condition, self.columns), f"CHECK ({text})")
 
-    def _references(self, columns: tuple[str, ...]) -> None:
-        self.skip("REFERENCES")
+    def _refers(self, columns: tuple[str, ...]) -> None:
         target = named(self.take())
         remote = tuple(named(t) for t, _, _ in self.parenthesis() if t != ",") if self.word == "(" else ()
         actions, deferred = {"DELETE": "NO ACTION", "UPDATE": "NO ACTION"}, False
@@ -304,6 +310,20 @@ class Reader:
     def _action(self) -> str:
         first = self.take().upper()
         return f"{first} {self.take().upper()}" if first in ("SET", "NO") else first
+
+    _read: ClassVar[Mapping[str, Callable[["Reader"], None]]] = {
+        "PRIMARY": _primary,
+        "UNIQUE": _unique,
+        "CHECK": _check,
+        "FOREIGN": _foreign,
+        "REFERENCES": _references,
+        "NOT": _not,
+        "NULL": _null,
+        "DEFAULT": _default,
+        "COLLATE": _collate,
+        "GENERATED": _generated,
+        "AS": _generated,
+    }
 
 
 def foreign_key(key: Constraint, *, deferred: bool) -> str:
@@ -341,11 +361,12 @@ class IndexText:
 def read_index(sql: str, columns: Mapping[str, str]) -> IndexText:
     """Read a stored CREATE INDEX text; `columns`: of the table, in lower case -> as declared."""
     every = tokens(sql)
-    opening = next(place for place, token in enumerate(every) if token[0] == "(")
-    reader = Reader(sql, every[opening:], columns, "")
+    words = [token[0].upper() for token in every]
+    opening = words.index("(")
+    reader = Reader(every[opening:], words[opening:], columns, "")
     keys = tuple(normal(_bare(part), columns) for part in _split(reader.parenthesis()))
-    where = normal(reader.item_tokens[reader.place :], columns) if reader.skip("WHERE") else None
-    return IndexText(every[1][0].upper() == "UNIQUE", keys, where)
+    where = normal(reader.tokens[reader.place :], columns) if reader.skip("WHERE") else None
+    return IndexText(words[1] == "UNIQUE", keys, where)
 
 
 def _bare(part: Sequence[Token]) -> Sequence[Token]:

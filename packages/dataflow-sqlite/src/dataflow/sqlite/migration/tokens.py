@@ -18,7 +18,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _QUOTES = {'"': '"', "`": "`", "[": "]"}
-_WORD = re.compile(r"[A-Za-z_\x80-\U0010ffff]")
+_STARTS = frozenset('_"`[')
 _KEYWORDS = """\
 ABORT ACTION ADD AFTER ALL ALTER ALWAYS ANALYZE AND AS ASC ATTACH AUTOINCREMENT BEFORE BEGIN BETWEEN BY CASCADE CASE
 CAST CHECK COLLATE COLUMN COMMIT CONFLICT CONSTRAINT CREATE CROSS CURRENT_DATE CURRENT_TIME CURRENT_TIMESTAMP DATABASE
@@ -55,12 +55,14 @@ def named(token: str) -> str:
 
 def is_word(token: str) -> bool:
     """Tell whether a token is a word without quotes: a keyword or a plain name."""
-    return _WORD.match(token) is not None and not token.endswith("'")
+    first = token[0]
+    return (first.isalpha() or first == "_" or first >= "\x80") and token[-1] != "'"
 
 
 def is_name(token: str) -> bool:
     """Tell whether a token may be an identifier."""
-    return token[0] in _QUOTES or is_word(token)
+    first = token[0]
+    return (first.isalpha() or first in _STARTS or first >= "\x80") and token[-1] != "'"
 
 
 @lru_cache(maxsize=8192)
