@@ -163,6 +163,8 @@ def lacks(models: Iterable["BoundModel"], dialect: Dialect) -> Program[bool]:
     """Tell whether a table or index is missing; needs no lock, so that reading does not wait for a writer."""
     existing = set((yield from dialect.list_tables()))
     for model in models:
+        if model.spec.existing:
+            continue
         if model.spec.table not in existing:
             return True
         if model.spec.indexes:
@@ -195,9 +197,10 @@ def create_missing(models: Sequence["BoundModel"], dialect: Dialect, *, create: 
     """
     existing = set((yield from dialect.list_tables()))
     for model in models:
+        may = create and not model.spec.existing
         if model.spec.table in existing:
-            yield from _complete(model, dialect, create=create, hint=hint)
-        elif not create:
+            yield from _complete(model, dialect, create=may, hint=hint)
+        elif not may:
             raise _missing_table(model.spec)
     if create:
         yield from create_tables(models, dialect, existing)

@@ -18,7 +18,7 @@ dataflow_api = "1.0"
 def dataflow_settings() -> Iterable[SettingSpec]:
     """Declare how patient migrations are, and the option that names a table's old name."""
     return [
-        SettingSpec("migration_lock_timeout", float, 2.0, "Seconds a step waits for the lock of a table.", minimum=0.01),
+        SettingSpec("migration_lock_timeout", float, 2.0, "Seconds a step waits for a table's lock.", minimum=0.01),
         SettingSpec("migration_patience", float, 60.0, "Seconds a step is tried again that got no lock.", minimum=0),
         SettingSpec("migration_wait", float, 300.0, "Seconds to wait for another process that migrates.", minimum=0),
         SettingSpec(

@@ -137,7 +137,7 @@ def apply(
             engine.refuse(made, max_risk, confirmed=yes)
             if not yes and not (sys.stdin.isatty() and ask(made)):
                 raise CommandError("not applied: nobody said yes", hint="add --yes", code="declined")
-        entry = engine.apply_sync(made, wishes, backup=backup, rollback=not keep_partial) if made else None
+        entry = engine.apply_sync(made, wishes, backup=backup, rollback=not keep_partial)
     if as_json:
         print_json({"applied": None if entry is None else entry.to_dict()})
     elif entry is None:

@@ -278,6 +278,8 @@ class _TableDifference:
             if before is None or name in self.anew:
                 self.add("add_column", name, after=column, value=value)
             elif before != column:
+                if value is None and before.nullable and not column.nullable:
+                    value = column.default  # what rows get that have none
                 self.add("alter_column", name, before=before, after=column, value=value)
 
     # -- constraints ----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The schema engine: what `DataFlow` and core call. Plans, asks, and has plans carried out on one connection."""
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +9,15 @@ import attrs
 
 from dataflow import _log
 from dataflow.changes import SchemaEditor
-from dataflow.dialect import COUNT, Command, Program
-from dataflow.errors import InputError, Problem, SchemaError, UsageError, suggest
-from dataflow.migrations import additive
+from dataflow.dialect import Program
+from dataflow.errors import SchemaError
+from dataflow.migrations.deciding import UNDOES, check_flags, level_of, refusal, somebody_there, undoing, wishes_of
 from dataflow.migrations.execution import Execution, Limits, MigrationError, who
-from dataflow.migrations.journal import DONE, FAILED, HISTORY, MODELS, STEPS, UNDONE, Entry, Journal, Registered
+from dataflow.migrations.first_use import HINT, FirstUse, Registry
+from dataflow.migrations.journal import FAILED, HISTORY, STEPS, UNDONE, Entry, Journal
 from dataflow.migrations.plan import Plan, PlannedStep
-from dataflow.migrations.planning import Draft, Planner, Wishes, ddl_hash, editor_of
-from dataflow.migrations.preview import ask
-from dataflow.migrations.registry import dump
-from dataflow.migrations.risk import RiskLevel
-from dataflow.migrations.target import Owned
-from dataflow.schema import create_extras, create_missing, missing_columns
+from dataflow.migrations.planning import Planner, Wishes, editor_of
+from dataflow.migrations.preview import answers, ask
 from dataflow.session import Call
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ class SchemaEngine:
         core: the inside of the DataFlow.
     """
 
-    hint = "or let 'dataflow migrate apply' do it (await db.auto_migrate())"
+    hint = HINT
 
     def __init__(self, core: "Core") -> None:
         self.core = core
@@ -51,6 +48,16 @@ class SchemaEngine:
         """What makes plans."""
         return Planner(self.core, self.editor, self.journal)
 
+    @cached_property
+    def registry(self) -> Registry:
+        """What the registry is told."""
+        return Registry(self.core, self.journal)
+
+    @cached_property
+    def first_use(self) -> FirstUse:
+        """What gets the tables of models ready."""
+        return FirstUse(self.core, self.planner, self.registry)
+
     @property
     def limits(self) -> Limits:
         """How patient migrations are, by the settings."""
@@ -62,164 +69,45 @@ class SchemaEngine:
             waiting=config["migration_wait"],
         )
 
-    @property
-    def _keeps(self) -> bool:
-        return bool(self.core.config["enable_model_persistence"])
-
     # -- first use of models ----------------------------------------------------------------------------------------
     def look(self, models: Sequence["BoundModel"]) -> Program[str]:
         """Tell what models need before they can be used: "" (nothing), "create" or "migrate"."""
-        dialect = self.core.dialect
-        tables = set((yield from dialect.list_tables()))
-        registered = (yield from self.journal.registered()) if self._keeps else {}
-        todo = ""
-        for model in models:
-            spec = model.spec
-            if spec.table not in tables:
-                if spec.options.get("renamed_from") in tables:
-                    return "migrate"
-                todo = "create"
-                continue
-            columns = yield from dialect.list_columns(spec.table)
-            if missing_columns(spec, (column.name for column in columns)):
-                return "migrate"
-            present = set((yield from dialect.list_indexes(spec.table))) if spec.indexes else ()
-            if any(index.name not in present for index in spec.indexes):
-                return "migrate"
-            known = registered.get(spec.table)
-            if known is not None and known.ddl and known.ddl != ddl_hash(model, dialect):
-                return "migrate"
-            if (known is None and self._keeps) or not (yield from self._has_extras(model)):
-                todo = "create"
-        if registered and (yield from self.journal.unfinished()) is not None:
-            return "migrate"
-        return todo
-
-    def _has_extras(self, model: "BoundModel") -> Program[bool]:
-        for extra in model.spec.ddl_extras:
-            if not isinstance(extra, str) and not (yield from extra.present(self.core.dialect, model.spec)):
-                return False
-        return True
+        return (yield from self.first_use.look(models))
 
     def create(self, models: Sequence["BoundModel"]) -> Program[None]:
-        """Create tables that are missing, and register the models; in a transaction that holds the schema lock."""
-        there = set((yield from self.core.dialect.list_tables()))
-        yield from create_missing(models, self.core.dialect, create=True, hint=self.hint)
-        if self._keeps:
-            yield from self.journal.make(MODELS)
-            registered = yield from self.journal.registered()
-            new = [model for model in models if model.spec.table not in registered]
-            made = {model.spec.table for model in new} - there
-            yield from self.journal.register(self._entry(model, whole=model.spec.table in made) for model in new)
-
-    def _entry(self, model: "BoundModel", *, whole: bool) -> Registered:
-        """Return the registry's entry of a model whose table was just made, or was there before (not `whole`)."""
-        owned, ddl = Owned(), ""
-        if whole:
-            table = model.table
-            names = {str(index.name) for index in table.indexes}
-            names |= {str(constraint.name) for constraint in table.constraints if constraint.name}
-            owned = Owned(frozenset(map(str, table.columns.keys())), frozenset(names))
-            ddl = ddl_hash(model, self.core.dialect)
-        return Registered(
-            model.spec.table, model.name, dump(model.spec, self.core.plugins, self.core.classes[model.name]), ddl, owned
-        )
+        """Create tables that are missing; in a transaction that holds the schema lock."""
+        yield from self.first_use.create(models)
 
     def bring(self, models: Sequence["BoundModel"], call: Call) -> Program[None]:
-        """Add what tables lack; outside a transaction where the database allows it.
+        """Add what tables lack; outside a transaction, unless the call joined one.
 
         Raises:
             SchemaError: more than additions would be needed; the error lists them, and says how to make them.
         """
         if call.session.depth:
             yield from self.core.dialect.schema_lock()
-            yield from self._bring_inside(models)
-            return
-        yield from self.editor.locked(self._bring(models), timeout=self.limits.waiting)
+            yield from self.first_use.inside(models)
+        else:
+            yield from self.editor.locked(self._bring(models), timeout=self.limits.waiting)
 
     def _bring(self, models: Sequence["BoundModel"]) -> Program[None]:
         yield from self._resume()
-        plan, draft = yield from self._additions()
-        finish = self._finish(draft, models)
+        plan, draft, ahead = yield from self.first_use.additions()
+        finish = self.first_use.finish(draft, models, ahead)
         if plan:
             yield from self.editor.clear([planned.step for planned in plan.steps])
             yield from self._execution(finish).run(plan)
         else:
             yield from self._attempt(finish(plan))
 
-    def _bring_inside(self, models: Sequence["BoundModel"]) -> Program[None]:
-        plan, draft = yield from self._additions()
-        if any(planned.step.mode != "together" for planned in plan.steps):
-            msg = "a table lacks an index or column that cannot be added inside the open transaction"
-            raise UsageError(
-                msg, hint="await db.initialize() before the transaction begins", code="schema-in-transaction"
-            )
-        yield from self.editor.clear([planned.step for planned in plan.steps])
-        for planned in plan.steps:
-            for sql in planned.step.sql:
-                yield Command(sql, COUNT, writes=True), ()
-        yield from self._finish(draft, models)(plan)
-
-    def _additions(self) -> Program[tuple[Plan, Draft]]:
-        """Return the plan that adds what is lacking."""
-        draft = yield from self.planner.draft()
-        registered = draft.registered
-
-        def foreign(table: str) -> bool:
-            return table not in registered or not registered[table].ddl
-
-        found = additive.sort(draft.changes, foreign=foreign)
-        if not found.refused:
-            wanted = additive.applied(draft.found, draft.wanted, found.made)
-            steps = self.planner.steps(draft.found, wanted, found.made)
-            if not any(additive.unexpected(planned.step) for planned in steps):
-                return attrs.evolve(draft.plan, steps=steps, questions=()), draft
-        raise _not_additive(draft.plan)
-
-    def _finish(self, draft: Draft, models: Iterable["BoundModel"] | None = None) -> Callable[[Plan], Program[None]]:
-        """Return what ends a migration: features get what they need, and the registry learns of it."""
-
-        def finish(plan: Plan) -> Program[None]:
-            chosen = list(models) if models is not None else self.planner.models
-            yield from create_extras(chosen, self.core.dialect)
-            if self._keeps:
-                yield from self.journal.make(MODELS)
-                yield from self.journal.register(self._entries(draft, plan, chosen))
-                for old in draft.renames.tables:
-                    yield from self.journal.forget(old)
-
-        return finish
-
-    def _entries(self, draft: Draft, plan: Plan, models: Iterable["BoundModel"]) -> list[Registered]:
-        """Return the registry's entries after a plan: what it made is DataFlow's, what it dropped is nobody's."""
-        del plan
-        back = {new: old for old, new in draft.renames.tables.items()}
-        found = []
-        for model in models:
-            table = model.spec.table
-            old = back.get(table, table)
-            before = draft.registered.get(old)
-            entry = self._entry(model, whole=True)
-            if old in draft.found.tables and (before is None or not before.ddl):
-                own = _names_made(draft, table)
-                known = before.owned if before is not None else Owned()
-                ours = Owned(known.columns | own.columns, known.objects | own.objects)
-                entry = attrs.evolve(entry, owned=ours, ddl="")
-            elif before is not None:
-                kept = before.owned.columns & frozenset(draft.wanted.tables[table].columns)
-                ours = Owned(entry.owned.columns | kept, entry.owned.objects | before.owned.objects)
-                entry = attrs.evolve(entry, owned=ours)
-            found.append(entry)
-        return found
-
     # -- plans ------------------------------------------------------------------------------------------------------
     async def plan(self, **wishes: Any) -> Plan:
         """Return the plan that makes the schema follow the models; changes nothing. See `auto_migrate` for `wishes`."""
-        return await self._run(self._drafted(_wishes(wishes)))  # type: ignore[no-any-return]
+        return await self._run(self._drafted(wishes_of(wishes)))  # type: ignore[no-any-return]
 
     def plan_sync(self, **wishes: Any) -> Plan:
         """`plan` for synchronous callers."""
-        return self._run_sync(self._drafted(_wishes(wishes)))  # type: ignore[no-any-return]
+        return self._run_sync(self._drafted(wishes_of(wishes)))  # type: ignore[no-any-return]
 
     def _drafted(self, wishes: Wishes) -> Program[Plan]:
         draft = yield from self.planner.draft(wishes)
@@ -253,31 +141,29 @@ class SchemaEngine:
             SchemaError: a question is open that only the caller can answer; or the schema changed meanwhile.
             MigrationError: a step failed.
         """
-        _refuse_flags(dry_run=dry_run, auto_confirm=auto_confirm, rollback=rollback_on_error)
-        limit = _level(max_risk_level)
+        check_flags(dry_run=dry_run, auto_confirm=auto_confirm, rollback=rollback_on_error)
+        limit = level_of(max_risk_level)
         plan = await self.plan(**wishes)
         steps = list(plan.steps)
-        if dry_run or not steps:
+        if dry_run or (not steps and self.core.config["existing_schema_mode"]):
             return True, steps
-        if not auto_confirm and _interactive():
+        if steps and not auto_confirm and somebody_there():
             wishes, plan = await self._answered(plan, wishes)
             steps = list(plan.steps)
-        refusal = _refusal(plan, limit, confirmed=auto_confirm)
-        if not refusal and not auto_confirm and not _interactive():
-            refusal = "refused: nobody to ask (no terminal); pass auto_confirm=True, or dry_run=True to look only"
-        if refusal:
-            sys.stderr.write(f"dataflow: {refusal}\n")
+        why = refusal(plan, limit, confirmed=auto_confirm)
+        if steps and not why and not auto_confirm and not somebody_there():
+            why = "refused: nobody to ask (no terminal); pass auto_confirm=True, or dry_run=True to look only"
+        if why:
+            sys.stderr.write(f"dataflow: {why}\n")
             return False, steps
-        if not auto_confirm and not ask(plan):
+        if steps and not auto_confirm and not ask(plan):
             return False, steps
-        program = self.apply(plan, _wishes(wishes), backup=backup_before_migration, rollback=rollback_on_error)
+        program = self.apply(plan, wishes_of(wishes), backup=backup_before_migration, rollback=rollback_on_error)
         await self._run(program)
         return True, steps
 
     async def _answered(self, plan: Plan, wishes: dict[str, Any]) -> tuple[dict[str, Any], Plan]:
         """Ask the user at the terminal what only the user knows."""
-        from dataflow.migrations.preview import answers
-
         given = answers(plan)
         if not given:
             return wishes, plan
@@ -291,9 +177,9 @@ class SchemaEngine:
         Raises:
             SchemaError: a question is open, a step is above the level, or data would be lost that nobody gave up.
         """
-        refusal = _refusal(plan, _level(max_risk_level), confirmed=confirmed)
-        if refusal:
-            raise SchemaError(refusal, hint="look at the plan: dataflow migrate plan", code="too-risky")
+        why = refusal(plan, level_of(max_risk_level), confirmed=confirmed)
+        if why:
+            raise SchemaError(why, hint="look at the plan: dataflow migrate plan", code="too-risky")
 
     # -- carrying out -------------------------------------------------------------------------------------------------
     def apply(
@@ -320,7 +206,9 @@ class SchemaEngine:
     def _apply(self, plan: Plan, wishes: Wishes, *, backup: bool, rollback: bool) -> Program[Entry | None]:
         yield from self._resume()
         draft = yield from self.planner.draft(wishes)
+        finish = self.first_use.finish(draft, self.planner.models)
         if not draft.plan:
+            yield from self._attempt(finish(draft.plan))
             return None
         if draft.plan.steps != plan.steps:
             msg = "the schema or the models have changed since the plan was made"
@@ -331,7 +219,7 @@ class SchemaEngine:
         if backup:
             tables = sorted({step.table for step in steps} & draft.found.tables.keys())
             note = yield from self.editor.backup(tables)
-        return (yield from self._execution(self._finish(draft), rollback=rollback).run(plan, note=note))
+        return (yield from self._execution(finish, rollback=rollback).run(plan, note=note))
 
     def _write_down(self, plan: Plan, error: MigrationError) -> Program[None]:
         """Keep a migration in the history that its database undid as a whole."""
@@ -366,7 +254,7 @@ class SchemaEngine:
         self, plan: Plan, wishes: Mapping[str, Any], *, backup: bool = False, rollback: bool = True
     ) -> Entry | None:
         """`apply` for synchronous callers; `wishes` as for `plan`."""
-        return self._run_sync(self.apply(plan, _wishes(wishes), backup=backup, rollback=rollback))  # type: ignore[no-any-return]
+        return self._run_sync(self.apply(plan, wishes_of(wishes), backup=backup, rollback=rollback))  # type: ignore[no-any-return]
 
     # -- history ----------------------------------------------------------------------------------------------------
     async def history(self) -> list[Entry]:
@@ -383,7 +271,7 @@ class SchemaEngine:
         Raises:
             SchemaError: there is none, or one of its steps cannot be undone.
         """
-        return _undoing(self.history_sync(), migration)
+        return undoing(self.history_sync(), migration)
 
     async def undo(self, migration: str | None = None) -> Entry:
         """Undo a migration of the history (the last one that is done): its steps backwards.
@@ -403,19 +291,18 @@ class SchemaEngine:
         return (yield from self.editor.locked(self._undo_locked(migration), timeout=self.limits.waiting))
 
     def _undo_locked(self, migration: str | None) -> Program[Entry]:
-        entry, back = _undoing((yield from self.journal.history()), migration)
+        entry, back = undoing((yield from self.journal.history()), migration)
 
         def finish(plan: Plan) -> Program[None]:
             del plan
             yield from self.journal.end(entry, UNDONE)
-            if self._keeps:  # what the models say is not what is there: the next look compares anew
-                registered = yield from self.journal.registered()
-                touched = {planned.step.table for planned in back.steps}
-                stale = [attrs.evolve(each, ddl="undone") for name, each in registered.items() if name in touched]
-                yield from self.journal.register(stale)
+            registered = yield from self.registry.known()
+            touched = {planned.step.table for planned in back.steps}
+            stale = [attrs.evolve(each, ddl="undone") for name, each in registered.items() if name in touched]
+            yield from self.registry.write(stale)  # models say more than there is: the next look compares anew
 
         yield from self.editor.clear([planned.step for planned in back.steps])
-        return (yield from self._execution(finish).run(back, note=f"undoes {entry.id}"))
+        return (yield from self._execution(finish).run(back, note=f"{UNDOES}{entry.id}"))
 
     # -- models of tables ---------------------------------------------------------------------------------------------
     def discover_schema(self) -> dict[str, dict[str, Any]]:
@@ -453,90 +340,3 @@ class SchemaEngine:
 
     def _run_sync(self, program: Program[Any]) -> Any:
         return self.core.run_sync(program, self.core.own_call(), write=True, holder="migration")
-
-
-def _undoing(entries: Sequence[Entry], migration: str | None) -> tuple[Entry, Plan]:
-    done = [entry for entry in entries if entry.status in (DONE, FAILED) and not entry.note.startswith("undoes ")]
-    chosen = [entry for entry in done if migration is None or entry.id == migration]
-    if not chosen:
-        msg = "there is no migration to undo" if migration is None else f"there is no migration {migration!r} to undo"
-        raise SchemaError(msg, hint="see 'dataflow migrate history'", code="unknown-migration")
-    entry = chosen[-1]
-    if entry is not done[-1]:
-        msg = f"migration {entry.id} is not the last one"
-        raise SchemaError(msg, hint=f"undo {done[-1].id} first", code="not-last")
-    back = entry.plan.inverse(entry.done)
-    if back is None:
-        lost = [str(planned) for planned in entry.plan.steps if planned.step.inverse is None]
-        msg = f"migration {entry.id} cannot be undone: {'; '.join(lost)}"
-        raise SchemaError(msg, hint="restore a backup, or change the models and migrate", code="not-undoable")
-    return entry, back
-
-
-def _refusal(plan: Plan, limit: RiskLevel | None, *, confirmed: bool) -> str:
-    """Return why a plan is not carried out, or "".
-
-    Raises:
-        SchemaError: a question is open.
-    """
-    if plan.questions:
-        problems = [Problem("question", str(question)) for question in plan.questions]
-        msg = "the plan has questions that only you can answer"
-        raise SchemaError(msg, problems=problems, hint="answer them, or declare it on the model", code="question")
-    above = [str(planned) for planned in plan.steps if limit is not None and planned.risk.rank > limit.rank]
-    if above:
-        return f"refused: above {limit}: " + "; ".join(above)
-    if confirmed and limit is None and plan.loses_data:
-        return f"refused: data would be lost; confirm that with a highest risk level of {plan.risk}"
-    return ""
-
-
-def _names_made(draft: Draft, table: str) -> Owned:
-    columns = {change.name for change in draft.changes if change.kind == "add_column" and change.table == table}
-    kinds = ("create_index", "add_constraint")
-    objects = {change.name for change in draft.changes if change.kind in kinds and change.table == table}
-    return Owned(frozenset(columns), frozenset(objects - {""}))
-
-
-def _wishes(given: Mapping[str, Any]) -> Wishes:
-    known = {field.name for field in attrs.fields(Wishes)}
-    for name in given:
-        if name not in known:
-            options = [*known, "dry_run", "auto_confirm", "max_risk_level", "backup_before_migration"]
-            options.append("rollback_on_error")
-            close = suggest(name, options)
-            msg = f"auto_migrate() has no option {name!r}"
-            hint = f"did you mean {close!r}?" if close else f"options: {', '.join(sorted(options))}"
-            raise InputError(msg, hint=hint, code="bad-parameter")
-    drop: Collection[str] = given.get("drop", ())
-    if isinstance(drop, str):
-        drop = [drop]
-    return Wishes(given.get("renames") or {}, given.get("backfill") or {}, tuple(drop))
-
-
-def _level(given: str | None) -> RiskLevel | None:
-    if given is None:
-        return None
-    try:
-        return RiskLevel(str(getattr(given, "value", given)).upper())
-    except ValueError:
-        msg = f"there is no risk level {given!r}"
-        raise InputError(msg, hint=f"choose one of {', '.join(RiskLevel)}", code="bad-parameter") from None
-
-
-def _refuse_flags(**flags: object) -> None:
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise InputError(f"{name} is True or False", hint=f"got {type(value).__name__}", code="bad-parameter")
-
-
-def _interactive() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-
-
-def _not_additive(plan: Plan) -> SchemaError:
-    problems = [Problem(planned.step.operation, f"{planned.risk} {planned.step.summary}") for planned in plan.steps]
-    problems += [Problem("question", str(question)) for question in plan.questions]
-    msg = "the models need changes of the schema that are more than additions, which are not made by themselves"
-    hint = "look at the plan: dataflow migrate plan --app …; carry it out: dataflow migrate apply --app …"
-    return SchemaError(msg, problems=problems, hint=f"{hint}, or await db.auto_migrate()", code="not-additive")

@@ -1,8 +1,8 @@
 """What the framework keeps about schemas, in tables of its own: the history of migrations, and the registry of models.
 
 `dataflow_migrations` has a row for each migration, with its whole plan; `dataflow_migration_steps` one for each step
-that was begun, so that an interrupted migration goes on where it was. `dataflow_models` says which tables DataFlow has made,
-for which model, and what of them. Times are ISO 8601 in UTC.
+that was begun, so that an interrupted migration goes on where it was. `dataflow_models` says which tables DataFlow has
+made, for which model, and what of them. Times are ISO 8601 in UTC.
 """
 
 import json

@@ -103,8 +103,8 @@ class Planner:
 
     @property
     def models(self) -> list["BoundModel"]:
-        """All models, in an order in which their tables can be created."""
-        return self.core.in_key_order(self.core.models.values())
+        """The models whose tables are DataFlow's to change, in an order in which they can be created."""
+        return self.core.in_key_order(model for model in self.core.models.values() if not model.spec.existing)
 
     def draft(self, wishes: Wishes | None = None) -> Program[Draft]:
         """Compare the models with the live schema.
@@ -126,9 +126,7 @@ class Planner:
         if not models:
             notes.append("no models are registered: nothing is compared")
         loose = self.core.dialect.references_ahead
-        found_changes = changes(
-            found, wanted, renames=renames, values=self._values(models, wanted, wishes), loose=loose
-        )
+        found_changes = changes(found, wanted, renames=renames, values=self._values(models, wishes), loose=loose)
         found_changes = self._ruled("diff", found_changes)
         plan = Plan(
             self.core.dialect.name,
@@ -205,15 +203,10 @@ class Planner:
                     columns.setdefault(model.spec.table, {})[was] = field.name
         return Renames(tables, columns)
 
-    def _values(self, models: Sequence["BoundModel"], wanted: Catalog, wishes: Wishes) -> dict[tuple[str, str], str]:
-        """Return what existing rows get: what the caller says, else the column's default."""
+    def _values(self, models: Sequence["BoundModel"], wishes: Wishes) -> dict[tuple[str, str], str]:
+        """Return what existing rows get, as the caller says."""
         given = {self._spelled(name, self._tables()): value for name, value in wishes.backfill.items()}
-        values = {
-            (name, column.name): column.default
-            for name, table in wanted.tables.items()
-            for column in table.columns.values()
-            if column.default is not None and not column.nullable
-        }
+        values: dict[tuple[str, str], str] = {}
         for model in models:
             for field in model.spec.fields.values():
                 key = f"{model.spec.table}.{field.name}"

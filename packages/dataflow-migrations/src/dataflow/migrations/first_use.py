@@ -1,0 +1,208 @@
+"""What happens when models are first used: missing tables are created, missing columns and indexes added.
+
+Nothing else is ever done without being asked for. A model whose table needs more than additions is an error with the
+plan in it. The registry tells whether a model has changed since its table was made, so that a schema is compared only
+then; a table that DataFlow has not made only gets what it lacks.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dataflow.dialect import COUNT, Command, Program
+from dataflow.errors import Problem, SchemaError, UsageError
+from dataflow.migrations import additive
+from dataflow.migrations.journal import MODELS, Journal, Registered
+from dataflow.migrations.plan import Plan
+from dataflow.migrations.planning import Draft, Planner, ddl_hash
+from dataflow.migrations.registry import dump
+from dataflow.migrations.target import Owned
+from dataflow.schema import create_extras, create_missing, missing_columns
+
+if TYPE_CHECKING:
+    from dataflow.core import Core
+    from dataflow.plan.bound import BoundModel
+
+READY, CREATE, MIGRATE = "", "create", "migrate"
+HINT = "or let 'dataflow migrate apply' do it (await db.auto_migrate())"
+
+
+class Registry:
+    """What the registry is told about models, when their tables were made or changed.
+
+    Args:
+        core: the inside of the DataFlow.
+        journal: of its database.
+    """
+
+    def __init__(self, core: "Core", journal: Journal) -> None:
+        self.core = core
+        self.journal = journal
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is one: the setting `enable_model_persistence`."""
+        return bool(self.core.config["enable_model_persistence"])
+
+    def known(self) -> Program[dict[str, Registered]]:
+        """Return table -> what the registry knows; nothing where none is kept."""
+        return (yield from self.journal.registered()) if self.kept else {}
+
+    def entry(self, model: "BoundModel", *, whole: bool) -> Registered:
+        """Return the entry of a model whose table was just made, or was there before (not `whole`)."""
+        owned, ddl = Owned(), ""
+        if whole:
+            table = model.table
+            names = {str(index.name) for index in table.indexes}
+            names |= {str(constraint.name) for constraint in table.constraints if constraint.name}
+            owned = Owned(frozenset(map(str, table.columns.keys())), frozenset(names))
+            ddl = ddl_hash(model, self.core.dialect)
+        definition = dump(model.spec, self.core.plugins, self.core.classes[model.name])
+        return Registered(model.spec.table, model.name, definition, ddl, owned)
+
+    def write(self, entries: Iterable[Registered]) -> Program[None]:
+        """Write entries, in place of older ones; creates the registry."""
+        if self.kept:
+            yield from self.journal.make(MODELS)
+            yield from self.journal.register(entries)
+
+    def after(self, draft: Draft, models: Iterable["BoundModel"]) -> Program[None]:
+        """Write down what a migration made: what it made is DataFlow's, what it dropped is nobody's."""
+        yield from self.write([self._after(draft, model) for model in models])
+        for old in draft.renames.tables if self.kept else ():
+            yield from self.journal.forget(old)
+
+    def _after(self, draft: Draft, model: "BoundModel") -> Registered:
+        table = model.spec.table
+        old = next((old for old, new in draft.renames.tables.items() if new == table), table)
+        before, entry = draft.registered.get(old), self.entry(model, whole=True)
+        known = before.owned if before is not None else Owned()
+        if old in draft.found.tables and (before is None or not before.ddl):
+            made = _made(draft, table)
+            return attrs.evolve(entry, owned=Owned(known.columns | made.columns, known.objects | made.objects), ddl="")
+        kept = known.columns & frozenset(draft.wanted.tables[table].columns)
+        return attrs.evolve(entry, owned=Owned(entry.owned.columns | kept, entry.owned.objects | known.objects))
+
+
+def _made(draft: Draft, table: str) -> Owned:
+    own = [change for change in draft.changes if change.table == table]
+    columns = {change.name for change in own if change.kind == "add_column"}
+    objects = {change.name for change in own if change.kind in ("create_index", "add_constraint") and change.name}
+    return Owned(frozenset(columns), frozenset(objects))
+
+
+class FirstUse:
+    """Gets the tables of models ready.
+
+    Args:
+        core: the inside of the DataFlow.
+        planner: makes plans for it.
+        registry: of its models.
+    """
+
+    def __init__(self, core: "Core", planner: Planner, registry: Registry) -> None:
+        self.core = core
+        self.planner = planner
+        self.registry = registry
+
+    def look(self, models: Sequence["BoundModel"]) -> Program[str]:
+        """Tell what models need before they can be used: READY, CREATE or MIGRATE."""
+        tables = set((yield from self.core.dialect.list_tables()))
+        registered = yield from self.registry.known()
+        if registered and (yield from self.registry.journal.unfinished()) is not None:
+            return MIGRATE
+        needs = set()
+        for model in models:
+            if model.spec.existing:
+                continue  # core looks whether all is there
+            if model.spec.table in tables:
+                needs.add((yield from self._look_at(model, registered.get(model.spec.table))))
+            else:
+                needs.add(MIGRATE if model.spec.options.get("renamed_from") in tables else CREATE)
+        return next((need for need in (MIGRATE, CREATE) if need in needs), READY)
+
+    def _look_at(self, model: "BoundModel", known: Registered | None) -> Program[str]:
+        spec, dialect = model.spec, self.core.dialect
+        columns = yield from dialect.list_columns(spec.table)
+        if missing_columns(spec, (column.name for column in columns)):
+            return MIGRATE
+        if spec.indexes:
+            present = set((yield from dialect.list_indexes(spec.table)))
+            if any(index.name not in present for index in spec.indexes):
+                return MIGRATE
+        if known is not None and known.ddl and known.ddl != ddl_hash(model, dialect):
+            return MIGRATE
+        for extra in spec.ddl_extras:
+            if not isinstance(extra, str) and not (yield from extra.present(dialect, spec)):
+                return CREATE
+        return READY
+
+    def create(self, models: Sequence["BoundModel"]) -> Program[None]:
+        """Create tables that are missing, and register their models; under the schema lock."""
+        there = set((yield from self.core.dialect.list_tables()))
+        yield from create_missing(models, self.core.dialect, create=True, hint=HINT)
+        registered = yield from self.registry.known()
+        new = [model for model in models if model.spec.table not in registered and not model.spec.existing]
+        if new:
+            yield from self.registry.write(
+                self.registry.entry(model, whole=model.spec.table not in there) for model in new
+            )
+
+    def additions(self) -> Program[tuple[Plan, Draft, frozenset[str]]]:
+        """Return the plan that adds what tables lack, what it comes from, and tables that are ahead of the models.
+
+        Raises:
+            SchemaError: more than additions would be needed.
+        """
+        draft = yield from self.planner.draft()
+
+        def foreign(table: str) -> bool:
+            return table not in draft.registered or not draft.registered[table].ddl
+
+        found = additive.sort(draft.changes, foreign=foreign)
+        if not found.refused and not any(question.kind == "value" for question in draft.plan.questions):
+            wanted = additive.applied(draft.found, draft.wanted, found.made)
+            steps = self.planner.steps(draft.found, wanted, found.made)
+            if not any(additive.unexpected(planned.step) for planned in steps):
+                plan = attrs.evolve(draft.plan, steps=steps, questions=())
+                return plan, draft, frozenset(change.table for change in found.left)
+        raise _not_additive(draft.plan)
+
+    def finish(
+        self, draft: Draft, models: Sequence["BoundModel"], ahead: frozenset[str] = frozenset()
+    ) -> Callable[[Plan], Program[None]]:
+        """Return the program that ends a migration: features get what they need, and the registry learns of it."""
+
+        def finish(plan: Plan) -> Program[None]:
+            del plan
+            yield from create_extras(models, self.core.dialect)
+            own = [model for model in models if not (model.spec.existing or model.spec.table in ahead)]
+            yield from self.registry.after(draft, own)
+
+        return finish
+
+    def inside(self, models: Sequence["BoundModel"]) -> Program[None]:
+        """Add what tables lack inside an open transaction, as far as that is possible there.
+
+        Raises:
+            UsageError: it is not.
+        """
+        plan, draft, ahead = yield from self.additions()
+        if any(planned.step.mode != "together" for planned in plan.steps):
+            msg = "a table lacks an index or column that cannot be added inside the open transaction"
+            hint = "await db.initialize() before the transaction begins"
+            raise UsageError(msg, hint=hint, code="schema-in-transaction")
+        yield from self.planner.editor.clear([planned.step for planned in plan.steps])
+        for planned in plan.steps:
+            for sql in planned.step.sql:
+                yield Command(sql, COUNT, writes=True), ()
+        yield from self.finish(draft, models, ahead)(plan)
+
+
+def _not_additive(plan: Plan) -> SchemaError:
+    problems = [Problem(planned.step.operation, f"{planned.risk} {planned.step.summary}") for planned in plan.steps]
+    problems += [Problem("question", str(question)) for question in plan.questions]
+    msg = "the models need changes of the schema that are more than additions, which are not made by themselves"
+    hint = "look at the plan: dataflow migrate plan --app …; carry it out: dataflow migrate apply --app …"
+    return SchemaError(msg, problems=problems, hint=f"{hint}, or await db.auto_migrate()", code="not-additive")
