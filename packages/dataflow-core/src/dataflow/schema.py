@@ -14,6 +14,7 @@ from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.errors import SchemaError
+from dataflow.fields import FieldSpec
 from dataflow.model import LONGEST_NAME, IndexSpec, ModelSpec, SchemaExtra
 from dataflow.plugins.hints import extra_for
 
@@ -65,7 +66,7 @@ def build_table(
                 dialect.column_type(field.type),
                 primary_key=field.name in model.primary_key and not composite,
                 nullable=field.nullable,
-                **dialect.column_options(field, model.table),
+                **_column_options(field, model, dialect),
             )
         )
         items += [sa.CheckConstraint(sa.text(check)) for check in dialect.checks(field)]
@@ -90,6 +91,12 @@ def build_table(
     for index in model.indexes:
         _build_index(index, model, table, dialect)
     return table
+
+
+def _column_options(field: FieldSpec, model: ModelSpec, dialect: Dialect) -> dict[str, Any]:
+    if field.generated and field.name != model.counter:  # a column of others, whose default is theirs
+        return {"server_default": sa.FetchedValue()}
+    return dialect.column_options(field, model.table)
 
 
 def _alive(model: ModelSpec, dialect: Dialect) -> sa.Column[Any]:

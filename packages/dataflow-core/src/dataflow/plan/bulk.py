@@ -107,7 +107,11 @@ class BulkWriting(ModelOperation):
             for name, field in self.bound.fields.items()
             if name in given or not (field.spec.generated or (field.nullable and ch.default_of(field.spec) is None))
         )
-        return columns or tuple(self.bound.fields)[-1:]  # a multi-row INSERT needs a column; it gets None in every row
+        if columns:
+            return columns
+        empty = [name for name, field in self.bound.fields.items() if field.nullable and not field.spec.generated]
+        own = self.bound.spec.counter
+        return tuple(empty or ([own] if own else self.bound.fields))[-1:]  # an INSERT of rows needs one; it gets None
 
     def plan(
         self,

@@ -302,7 +302,7 @@ class _Registration:
             keys = [target.key, *_unique_keys(target.table)]
         else:
             names, key, keys = list(target.fields), target.spec.primary_key, target.spec.unique_keys
-        wanted = (constraint.remote or key)[0]
+        wanted = (*constraint.remote, *key, "")[0]
         remote = next((name for name in names if self._folded(name) == self._folded(wanted)), "")
         if not remote:
             return Refused(f"it refers to {target.name}.{wanted}, which is no field; there is no relation")
