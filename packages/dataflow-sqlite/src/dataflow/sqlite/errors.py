@@ -18,7 +18,8 @@ def translate(error: sqlite3.Error, path: str) -> e.DataFlowError:
     name = getattr(error, "sqlite_errorname", "") or ""
     if _FINITE.search(text):
         return e.QueryError("the result is too large for a float", hint="change the operand", code="arithmetic")
-    if name.startswith("SQLITE_CONSTRAINT") or isinstance(error, sqlite3.IntegrityError):
+    altered = text.startswith("CHECK constraint failed")  # ALTER TABLE says so with another code
+    if altered or name.startswith("SQLITE_CONSTRAINT") or isinstance(error, sqlite3.IntegrityError):
         return _constraint(name, text)
     if "user-defined function raised" in text or "user-defined aggregate" in text:
         fault = take_fault()

@@ -1,19 +1,19 @@
 """The changes of one table, as steps: by ALTER TABLE where SQLite has it and it is safe, else one rebuild for all."""
 
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
 from dataflow.catalog import Catalog, Table
 from dataflow.changes import Change, Step
 from dataflow.errors import SchemaError
-from dataflow.sqlite.migration.aside import after, table_after
+from dataflow.sqlite.migration.aside import table_after
 from dataflow.sqlite.migration.catalog import resolved
+from dataflow.sqlite.migration.moves import rename_column
 from dataflow.sqlite.migration.rebuild import Rebuild
 from dataflow.sqlite.migration.tables import Patch, alike, changed, column_text, table_text
 from dataflow.sqlite.migration.text import read_table
-from dataflow.sqlite.migration.tokens import constant, names_in, quoted, renamed
+from dataflow.sqlite.migration.tokens import constant, quoted
 from dataflow.sqlite.migration.words import failure, loss, operation, summary, worst
 
 STRUCTURE = frozenset(
@@ -50,58 +50,25 @@ class Alteration:
     """The changes of one table.
 
     Args:
-        table: as it is found.
-        name: as it is called afterwards.
+        old: what it is called before.
+        now: the table once it and its columns have their new names.
         columns: (old name, new name) of columns, in order.
         changes: all others of its structure.
         around: what is around it.
     """
 
     def __init__(
-        self,
-        table: Table,
-        name: str,
-        columns: Sequence[tuple[str, str]],
-        changes: Sequence[Change],
-        around: Surroundings,
+        self, old: str, now: Table, columns: Sequence[tuple[str, str]], changes: Sequence[Change], around: Surroundings
     ) -> None:
-        self.found = table
-        self.name = name
+        self.old = old
+        self.name = now.name
         self.columns = columns
         self.changes = changes
         self.around = around
-        self.now = self._renamed()
-        self.target = changed(self.now, changes)
+        self.now = now
+        self.target = changed(now, changes)
 
-    # -- names ------------------------------------------------------------------------------------------------------
-    @property
-    def renames_columns(self) -> list[str]:
-        """Statements that rename its columns."""
-        return [_rename_column(self.name, old, new) for old, new in self.columns]
-
-    def _renamed(self) -> Table:
-        """Return the table as it is once it and its columns have their new names, as SQLite itself writes it."""
-        if self.name == self.found.name and not self.columns:
-            return self.found
-        moved = (
-            []
-            if self.name == self.found.name
-            else [f"ALTER TABLE {quoted(self.found.name)} RENAME TO {quoted(self.name)}"]
-        )
-        indexes = [index.definition for index in self.found.indexes.values()]
-        try:
-            table = after([self.found.sql, *indexes, *moved, *self.renames_columns]).tables[self.name]
-        except sqlite3.Error as error:
-            msg = f"SQLite cannot rename {self.found.name} or its columns: {error}"
-            raise SchemaError(msg, hint="rename by hand first", where={"table": self.name}) from error
-        table = self._resolved(table)
-        words = {self.found.name.lower(): self.name} | {old.lower(): new for old, new in self.columns}
-        triggers = {
-            name: attrs.evolve(one, table=self.name, definition=renamed(one.definition, words))
-            for name, one in self.found.triggers.items()
-        }
-        return attrs.evolve(table, triggers=triggers, empty=self.found.empty)
-
+    # -- what a table is ----------------------------------------------------------------------------------------------
     def _resolved(self, table: Table) -> Table:
         others = {**self.around.found.tables, **self.around.wanted.tables}
         return resolved({table.name: table}, others)[table.name]
@@ -114,7 +81,8 @@ class Alteration:
     # -- steps --------------------------------------------------------------------------------------------------------
     def steps(self) -> list[Step]:
         """Return the steps, without the renaming."""
-        if not self.changes:
+        added = {change.name for change in self.changes if change.kind == "add_column"}
+        if not added and alike(self.now, self.target):  # nothing to do, or the renaming has done it
             return []
         return self._native() or [self._rebuild()]
 
@@ -124,13 +92,13 @@ class Alteration:
         dropped = [change for change in self.changes if change.kind == "drop_column"]
         names = {change.name for change in added}
         others = [change for change in self.changes if change not in added and change not in dropped]
-        covered = all(
-            change.kind == "add_constraint"
-            and change.after.kind in ("foreign key", "check")
-            and len(names & {*change.after.columns}) == 1
-            for change in others
-        )
-        if not covered or len(dropped) > 1 or not all(map(self._droppable, dropped)) or not all(map(_addable, added)):
+        gone = {change.name for change in dropped}
+        if (
+            not all(_goes_with(change, names, gone) for change in others)
+            or len(dropped) > 1
+            or not all(map(self._droppable, dropped))
+            or not all(map(_addable, added))
+        ):
             return []
         steps = [self._drop(change) for change in dropped] + [self._add(change, others) for change in added]
         indexes = [index.definition for name, index in self.now.indexes.items() if name not in self.around.dropped]
@@ -154,7 +122,7 @@ class Alteration:
         return self._step([change], (drop,), inverse, rewrites=True, scans=True, clears=True)
 
     def _add(self, change: Change, others: Sequence[Change]) -> Step:
-        own = [one for one in others if change.name in one.after.columns]
+        own = [one for one in others if one.kind == "add_constraint" and change.name in one.after.columns]
         donor = self._donor(change)
         inline = [one.after for one in own if donor is None or one.after not in donor[1]]
         text = column_text(change.after, inline=inline) if donor is None else donor[0]
@@ -218,7 +186,7 @@ class Alteration:
         said = [summary(change) for change in changes]
         rebuilds = rewrites and len(sql) > 1
         fails = [reason for change in changes if (reason := failure(change)) != "no"]
-        details: Mapping[str, object] = {"clears": sorted({self.found.name, self.name})} if clears else {}
+        details: Mapping[str, object] = {"clears": sorted({self.old, self.name})} if clears else {}
         return Step(
             name or operation(changes[0]),
             f"rebuild {self.name}: {'; '.join(said)}" if rebuilds else "; ".join(said),
@@ -234,6 +202,15 @@ class Alteration:
         )
 
 
+def _goes_with(change: Change, added: Collection[str], dropped: Collection[str]) -> bool:
+    """Tell whether a constraint comes with a column that is added, or goes with one that is dropped."""
+    if change.kind == "drop_constraint":
+        return not {*dropped}.isdisjoint(change.before.columns)
+    if change.kind != "add_constraint" or change.after.kind not in ("foreign key", "check"):
+        return False
+    return len({*added}.intersection(change.after.columns)) == 1
+
+
 def _addable(change: Change) -> bool:
     """Tell whether ADD COLUMN can add a column to a table with rows, as far as the column itself goes."""
     column = change.after
@@ -246,10 +223,6 @@ def _addable(change: Change) -> bool:
     return constant(column.default) and (column.nullable or column.default.upper() != "NULL")
 
 
-def _rename_column(table: str, old: str, new: str) -> str:
-    return f"ALTER TABLE {quoted(table)} RENAME COLUMN {quoted(old)} TO {quoted(new)}"
-
-
 def rename_steps(alteration: Alteration) -> list[Step]:
     """Return the steps that rename a table's columns."""
     table = alteration.name
@@ -258,13 +231,10 @@ def rename_steps(alteration: Alteration) -> list[Step]:
             "rename_column",
             f"rename column {table}.{old} to {new}",
             table,
-            (_rename_column(table, old, new),),
-            (_rename_column(table, new, old),),
+            (rename_column(table, old, new),),
+            (rename_column(table, new, old),),
             locks={table: "WRITE"},
-            details={"clears": sorted({alteration.found.name, table})},
+            details={"clears": sorted({alteration.old, table})},
         )
         for old, new in alteration.columns
     ]
-
-
-__all__ = ["STRUCTURE", "Alteration", "Surroundings", "names_in", "rename_steps"]

@@ -6,6 +6,7 @@ from dataflow.catalog import Catalog, Index, Table, Trigger, View
 from dataflow.changes import Change, Step
 from dataflow.errors import NotYetAvailable
 from dataflow.sqlite.migration.alteration import STRUCTURE, Alteration, Surroundings, rename_steps
+from dataflow.sqlite.migration.moves import moved, rename_table
 from dataflow.sqlite.migration.tables import table_text
 from dataflow.sqlite.migration.tokens import names_in, quoted
 from dataflow.sqlite.migration.words import failure, loss, operation, summary
@@ -105,18 +106,18 @@ class Planner:
     def _stand_aside(self) -> None:
         """Let views and triggers that mention what is renamed be made anew: SQLite would rewrite their texts."""
         back = {new: old for old, new in self.names.items()}
-        moved = {name.lower() for name in self.names}
-        moved |= {back.get(change.table, change.table).lower() for change in self._of("rename_column")}
-        if not moved:
+        gone = {name.lower() for name in self.names}
+        gone |= {back.get(change.table, change.table).lower() for change in self._of("rename_column")}
+        if not gone:
             return
         for name, view in self.found.views.items():
             texts = [view.definition, *(one.definition for one in view.triggers.values())]
-            if name not in self.views and name in self.wanted.views and any(moved & names_in(text) for text in texts):
+            if name not in self.views and name in self.wanted.views and any(gone & names_in(text) for text in texts):
                 self.views[name], self.new_views[name] = view, self.wanted.views[name]
         wanted = {name: one for table in self.wanted.tables.values() for name, one in table.triggers.items()}
         for table in self.found.tables.values():
             for name, trigger in table.triggers.items():
-                if name not in self.triggers and name in wanted and moved & names_in(trigger.definition):
+                if name not in self.triggers and name in wanted and gone & names_in(trigger.definition):
                     self.triggers[name], self.new_triggers[name] = trigger, wanted[name]
 
     def _drop_view(self, view: View) -> Step:
@@ -152,10 +153,9 @@ class Planner:
                 structure.setdefault(change.table, []).append(change)
         back = {new: old for old, new in self.names.items()}
         created = {change.name for change in self._of("create_table")}
+        tables = moved(self.found, self.wanted, list(self.names.items()), columns)
         return [
-            Alteration(
-                self.found.tables[back.get(name, name)], name, columns.get(name, ()), structure.get(name, ()), around
-            )
+            Alteration(back.get(name, name), tables[name], columns.get(name, ()), structure.get(name, ()), around)
             for name in {**columns, **structure}
             if name not in created
         ]
@@ -171,8 +171,7 @@ class Planner:
 
     def _rename_table(self, change: Change) -> Step:
         old, new = _old(change), change.name
-        there = f"ALTER TABLE {quoted(old)} RENAME TO {quoted(new)}"
-        back = f"ALTER TABLE {quoted(new)} RENAME TO {quoted(old)}"
+        there, back = rename_table(old, new), rename_table(new, old)
         return Step(
             "rename_table", f"rename table {old} to {new}", new, (there,), (back,),
             locks={new: "WRITE"}, details={"clears": sorted((old, new))},
