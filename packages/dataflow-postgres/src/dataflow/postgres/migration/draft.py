@@ -184,8 +184,8 @@ class Draft:
             fact.fails,
             dict(details or {}),
         )
-        if self.is_empty(table) and table:
-            other = {"fails_on_data": "no", **other}
+        if table and self.is_empty(table):
+            other = {**other, "fails_on_data": "no"}
         self.steps.append(attrs.evolve(step, **other) if other else step)
 
     def alter(self, table: str, *actions: str) -> str:

@@ -172,7 +172,7 @@ def _own(draft: Draft, before: Sequence, after: Sequence) -> None:
     sql, inverse = (
         f"ALTER SEQUENCE {draft.quote(after.name)} OWNED BY {_owner(draft, each.owner)}" for each in (after, before)
     )
-    table = after.owner.rpartition(".")[0]
+    table = (after.owner or before.owner).rpartition(".")[0]
     draft.add(
         "sequence_owner", f"sequence {after.name} of {after.owner or 'nobody'}", table, (sql,), inverse=(inverse,)
     )

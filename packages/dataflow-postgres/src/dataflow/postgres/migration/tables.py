@@ -28,20 +28,29 @@ def create_table(draft: Draft, change: Change) -> None:
     for column in table.columns.values():
         if column.comment is not None:
             sql.append(commented("COLUMN", f"{name}.{draft.quote(column.name)}", column.comment))
-    targets = {key.target for key in table.constraints if key.kind == "foreign key"} - {table.name}
-    parent = next((option.split(" ")[2] for option in table.options if option.startswith("partition of ")), None)
-    operation = "create_table_with_fk" if targets else "create_table"
-    if parent is not None:
-        operation, targets = "partition_create", {*targets, parent.strip('"'), *draft.parts(parent)}
+    operation, far = _kin(draft, table)
     draft.add(
         operation,
         f"create table {table.name}",
         table.name,
         sql,
         inverse=(f"DROP TABLE {name}",),
-        far=sorted(targets),
-        scans=parent is not None,
+        far=sorted(far - {table.name}),
+        scans=operation == "partition_create",  # of a default partition, whose rows may belong to the new one
     )
+
+
+def _kin(draft: Draft, table: Table) -> tuple[str, set[str]]:
+    """Return the class of operation that creates a table, and the tables it touches."""
+    far = {key.target for key in table.constraints if key.kind == "foreign key"} - {table.name}
+    for option in table.options:
+        words = option.split(" ")
+        if option.startswith("partition of "):
+            parent = words[2].strip('"')
+            return "partition_create", {*far, parent, *draft.parts(parent)}
+        if option.startswith("inherits "):
+            return "create_table_inheriting", {*far, words[1].strip('"')}
+    return "create_table_with_fk" if far else "create_table", far
 
 
 def _creation(draft: Draft, table: Table) -> str:

@@ -1,0 +1,264 @@
+"""Steps do what changes say, hold no stronger lock than they announce, and rewrite and read no more than that."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+from dataflow.catalog import Catalog, Column, Table
+from dataflow.changes import Change, Step
+from dataflow.dialect import COUNT, Command
+from dataflow.errors import SchemaError
+from dataflow.postgres.migration.draft import LARGE, Server
+from dataflow.postgres.migration.editor import PostgresEditor
+from dataflow.postgres.migration.facts import FACTS, LOCKS
+from dataflow.postgres.migration.steps import _WRITERS
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+cases = _load("migration_cases")
+RELATIONS = """
+SELECT oid::int8, relname::text, relfilenode::int8, relkind::text FROM pg_class
+WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p', 'm', 'v')"""
+HELD = """
+SELECT relation::int8, mode FROM pg_locks
+WHERE pid = pg_backend_pid() AND locktype = 'relation' AND granted AND database <> 0"""
+READ = "SELECT relid::int8, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
+MODES = {mode.title().replace(" ", "") + "Lock": mode for mode in LOCKS}
+
+
+class Editing:
+    """A schema of its own, the editor of it, and a connection that measures."""
+
+    def __init__(self, pg):
+        self.pg = pg
+        pg.server.execute(f"CREATE SCHEMA {pg.schema}; SET search_path = {pg.schema}, public")
+        self.db = pg.open()
+        self.editor = PostgresEditor(self.db.core.dialect)
+
+    def run(self, program):
+        return self.db.core.ask(program, write=True)
+
+    def execute(self, sql):
+        self.pg.server.execute(sql)
+
+    def inspect(self):
+        return self.run(self.editor.inspect())
+
+    def desired(self, sql):
+        def build():
+            yield Command(sql, COUNT, writes=True), ()
+
+        return self.run(self.editor.desired(build()))
+
+
+@pytest.fixture
+def editing(pg):
+    found = Editing(pg)
+    yield found
+    pg.server.execute("ROLLBACK; RESET search_path")
+
+
+def of(catalog, kind, table, name):
+    """Return the object that a change is about."""
+    what = kind.partition("_")[2]
+    if what == "table":
+        return catalog.tables.get(name)
+    if what in ("view", "function", "sequence", "enum"):
+        return getattr(catalog, f"{what}s").get(name)
+    owner = catalog.tables.get(table)
+    if owner is None:
+        return None
+    if what == "column":
+        return owner.columns.get(name)
+    if what == "constraint":
+        return next((each for each in owner.constraints if each.name == name), None)
+    return getattr(owner, {"index": "indexes", "trigger": "triggers", "policy": "policies"}[what]).get(name)
+
+
+def changes_of(listed, found, wanted):
+    made = []
+    for kind, table, name, more in listed:
+        value = more
+        if kind.startswith("rename"):
+            made.append(Change(kind, table, name, value, name))
+            continue
+        before, after = of(found, kind, table, name), of(wanted, kind, table, name)
+        if more in ("unowned", "owned"):  # a sequence is made before the column that it belongs to
+            nobodys, value = attrs.evolve(after, owner=""), None
+            before, after = (before, nobodys) if more == "unowned" else (nobodys, after)
+        before, after = (None if kind.startswith("create") else before), (None if kind.startswith("drop") else after)
+        made.append(Change(kind, table, name, before, after, value))
+    return made
+
+
+def measured(editing, step):
+    """Run a step in a transaction; return (table -> lock, rewritten tables, read tables), of those there before."""
+    server = editing.pg.server
+    before = {row[0]: row[1:] for row in server.rows(RELATIONS)}
+    server.execute("BEGIN")
+    counted = dict(server.rows(READ))  # of this connection's transactions that it has not told yet
+    for sql in step.sql:
+        server.execute(sql)
+    locks = {}
+    for oid, mode in server.rows(HELD):
+        if oid in before:
+            name = before[oid][0]
+            locks[name] = max(locks.get(name, ""), MODES[mode], key=lambda held: LOCKS.index(held) if held else -1)
+    read = {before[oid][0] for oid, count in server.rows(READ) if oid in before and count > counted.get(oid, 0)}
+    after = {row[0]: row[1:] for row in server.rows(RELATIONS)}
+    rewritten = {
+        name for oid, (name, node, kind) in before.items() if oid in after and after[oid][1] != node and kind == "r"
+    }
+    server.execute("COMMIT")
+    return locks, rewritten, read
+
+
+def problems(step, locks, rewritten, read):
+    """Return in what a step did more than it announced."""
+    found = [
+        f"{lock} on {table}, announced {step.locks.get(table)}"
+        for table, lock in locks.items()
+        if table not in step.locks or LOCKS.index(step.locks[table]) < LOCKS.index(lock)
+    ]
+    found += [f"rewrote {table}" for table in rewritten if not step.rewrites]
+    return found + [f"read {table}" for table in read if not step.scans]
+
+
+def carry_out(editing, steps):
+    """Make steps as an engine does; return in what they did more than they announced."""
+    wrong = []
+    for step in steps:
+        if step.mode == "outside":
+            editing.run(editing.editor.perform(step))
+        elif step.mode == "batches":
+            cursor = None
+            while True:
+                _, cursor = editing.run(editing.editor.batch(step, cursor))
+                if cursor is None:
+                    break
+        else:
+            wrong += [f"{step.operation}: {each}" for each in problems(step, *measured(editing, step))]
+    return wrong
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("name", cases.CASES)
+def test_steps_make_the_schema_and_do_no_more_than_they_announce(editing, name, size):
+    sql, listed = cases.CASES[name]
+    editing.execute(cases.BASE)
+    editing.execute(cases.ROWS)
+    if name == "add domain":
+        editing.execute(sql.partition(";")[0])
+    found = editing.inspect()
+    wanted = editing.desired(cases.BASE + sql)
+    if size == "large":
+        tables = {each: attrs.evolve(table, bytes=LARGE + 1) for each, table in found.tables.items()}
+        found = attrs.evolve(found, tables=tables)
+    steps = editing.editor.steps(found, wanted, changes_of(listed, found, wanted))
+    assert steps
+    assert carry_out(editing, steps) == []
+    made = editing.inspect()
+    for kind in attrs.fields_dict(type(made)):
+        assert getattr(made, kind) == getattr(wanted, kind)
+    if all(step.inverse is not None for step in steps):
+        for step in reversed(steps):
+            editing.execute("; ".join(step.inverse) or "SELECT")
+        back = editing.inspect()
+        for kind in attrs.fields_dict(type(back)):
+            assert getattr(back, kind) == getattr(found, kind)
+    else:
+        assert any(step.data_loss != "none" or step.operation in IRREVERSIBLE for step in steps)
+
+
+IRREVERSIBLE = {"enum_add_value", "drop_expression", "drop_sequence"}
+
+
+def test_every_kind_of_change_has_a_case():
+    tried = {change[0] for _, listed in cases.CASES.values() for change in listed}
+    assert tried == _WRITERS.keys()
+
+
+def test_steps_on_empty_tables_never_fail_on_rows(editing):
+    editing.execute(cases.BASE)
+    found = editing.inspect()
+    for sql, listed in cases.CASES.values():
+        wanted = editing.desired(cases.BASE + sql)
+        for step in editing.editor.steps(found, wanted, changes_of(listed, found, wanted)):
+            assert step.operation in FACTS
+            assert step.summary
+            assert step.fails_on_data == "no" or not step.table
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("CREATE INDEX x ON t (n)", {"SHARE on t, announced None", "read t"}),
+        ("ALTER TABLE t ALTER n TYPE bigint", {"ACCESS EXCLUSIVE on t, announced None", "rewrote t", "read t"}),
+        (
+            "ALTER TABLE child DROP CONSTRAINT child_t",
+            {"ACCESS EXCLUSIVE on t, announced None", "ACCESS EXCLUSIVE on child, announced None"},
+        ),
+    ],
+)
+def test_what_is_not_announced_is_measured(editing, sql, expected):
+    editing.execute(cases.BASE)
+    editing.execute(cases.ROWS)
+    step = Step("none", "", "t", (sql,))
+    assert set(problems(step, *measured(editing, step))) == expected
+
+
+def test_a_constraint_that_is_only_validated_keeps_nobody_waiting(editing):
+    editing.execute(cases.BASE + "ALTER TABLE t ADD CONSTRAINT c CHECK (n > 0) NOT VALID;")
+    editing.execute(cases.ROWS)
+    found = editing.inspect()
+    before = next(each for each in found.tables["t"].constraints if each.name == "c")
+    assert not before.valid
+    change = Change("alter_constraint", "t", "c", before, attrs.evolve(before, valid=True))
+    (step,) = editing.editor.steps(found, found, [change])
+    assert (step.operation, step.mode) == ("validate_check", "apart")
+    assert carry_out(editing, [step]) == []
+    assert all(each.valid for each in editing.inspect().tables["t"].constraints)
+
+
+def test_a_new_column_that_rows_have_no_value_for_is_announced_as_failing(editing):
+    editing.execute(cases.BASE)
+    editing.execute(cases.ROWS)
+    found = editing.inspect()
+    wanted = editing.desired(cases.BASE + "ALTER TABLE t ADD COLUMN x text NOT NULL")
+    change = Change("add_column", "t", "x", None, wanted.tables["t"].columns["x"])
+    (step,) = editing.editor.steps(found, wanted, [change])
+    assert step.fails_on_data == "always when rows exist"
+    empty = attrs.evolve(found, tables={"t": attrs.evolve(found.tables["t"], empty=True, bytes=0)})
+    (step,) = editing.editor.steps(empty, wanted, [change])
+    assert step.fails_on_data == "no"
+
+
+def test_shapes_of_tables_cannot_be_altered(editing):
+    table = Table("t", {})
+    other = attrs.evolve(table, options=("partition by LIST (a)",))
+    with pytest.raises(SchemaError, match="cannot be altered"):
+        editing.editor.steps(Catalog(), Catalog(), [Change("alter_table", "t", "t", table, other)])
+    with pytest.raises(SchemaError, match="knows no change"):
+        editing.editor.steps(Catalog(), Catalog(), [Change("alter_planet", "t", "t")])
+
+
+@pytest.mark.parametrize(("version", "operations"), [(160_000, 2), (170_000, 1)])
+def test_computed_columns_are_altered_in_place_where_the_server_can(editing, version, operations):
+    editing.editor.server = Server(version)
+    before = Column("g", "integer", generated="(a + 1)", stored=True)
+    table = Table("t", {"g": before})
+    change = Change("alter_column", "t", "g", before, attrs.evolve(before, generated="(a + 2)"))
+    catalog = Catalog({"t": table})
+    made = editing.editor.steps(catalog, catalog, [change])
+    assert len(made) == operations
+    assert all(step.data_loss == "none" for step in made)
