@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dataflow import DataFlow
+from dataflow.testing.opening import Opening, opened
 
 _SCHEMAS = count()
 
@@ -84,3 +85,9 @@ def either(request: pytest.FixtureRequest) -> Iterator[Callable[..., DataFlow]]:
     """An empty place of each database."""
     with ExitStack() as stack:
         yield _place(request.param, request, stack)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def opening(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Opening]:
+    """What opens DataFlows on an empty place of each database."""
+    yield from opened(request, tmp_path, "migrations")

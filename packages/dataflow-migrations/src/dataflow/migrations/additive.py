@@ -16,6 +16,7 @@ _ADDING = {
     "create_trigger", "create_policy",
 }  # fmt: skip
 _LEAVING = {"drop_index", "drop_constraint", "rename_index", "rename_constraint", "drop_trigger", "drop_policy"}
+_DECLARED = {"rename_table", "rename_column"}
 
 
 @attrs.frozen
@@ -40,6 +41,8 @@ def sort(some: Iterable[Change], *, foreign: Callable[[str], bool]) -> Sorted:
     for change in listed:
         if _adds(change, new_columns):
             made.append(change)
+        elif change.kind in _DECLARED:
+            refused.append(change)
         elif change.kind in _LEAVING or _harmless(change) or (change.table and foreign(change.table)):
             left.append(change)
         else:
