@@ -147,6 +147,7 @@ class SchemaEngine:
         steps = list(plan.steps)
         if dry_run or (not steps and self.core.config["existing_schema_mode"]):
             return True, steps
+        self._refuse_existing()
         if steps and not auto_confirm and somebody_there():
             wishes, plan = await self._answered(plan, wishes)
             steps = list(plan.steps)
@@ -191,9 +192,7 @@ class SchemaEngine:
             SchemaError: the schema changed meanwhile, or may not be changed.
             MigrationError: a step failed.
         """
-        if self.core.config["existing_schema_mode"]:
-            msg = "this DataFlow uses the schema as it is (existing_schema_mode=True)"
-            raise SchemaError(msg, hint="apply the plan with another DataFlow, or as SQL", code="existing-schema")
+        self._refuse_existing()
         self.core.permit_schema_change(self.core.own_call())
         body = self._apply(plan, wishes, backup=backup, rollback=rollback)
         try:
@@ -202,6 +201,11 @@ class SchemaEngine:
             if self.editor.whole:
                 yield from self.editor.locked(self._write_down(plan, error), timeout=self.limits.waiting)
             raise
+
+    def _refuse_existing(self) -> None:
+        if self.core.config["existing_schema_mode"]:
+            msg = "this DataFlow uses the schema as it is (existing_schema_mode=True)"
+            raise SchemaError(msg, hint="apply the plan with another DataFlow, or as SQL", code="existing-schema")
 
     def _apply(self, plan: Plan, wishes: Wishes, *, backup: bool, rollback: bool) -> Program[Entry | None]:
         yield from self._resume()
@@ -214,11 +218,11 @@ class SchemaEngine:
             msg = "the schema or the models have changed since the plan was made"
             raise SchemaError(msg, hint="make the plan again", code="plan-stale")
         steps = [planned.step for planned in plan.steps]
-        yield from self.editor.clear(steps)
         note = ""
         if backup:
             tables = sorted({step.table for step in steps} & draft.found.tables.keys())
             note = yield from self.editor.backup(tables)
+        yield from self.editor.clear(steps)
         return (yield from self._execution(finish, rollback=rollback).run(plan, note=note))
 
     def _write_down(self, plan: Plan, error: MigrationError) -> Program[None]:
@@ -229,7 +233,8 @@ class SchemaEngine:
         yield from self.journal.end(entry, FAILED, str(reason).split("\n", maxsplit=1)[0])
 
     def _resume(self) -> Program[None]:
-        """Carry out what is left of a migration that was interrupted."""
+        """Carry out what is left of a migration that was interrupted; make sure that there is a schema at all."""
+        yield from self._attempt(self.core.dialect.before_tables([]))
         entry = yield from self.journal.unfinished()
         if entry is not None:
             yield from self._execution(self._nothing).resume(entry)

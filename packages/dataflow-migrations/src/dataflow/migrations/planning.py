@@ -112,7 +112,7 @@ class Planner:
         Raises:
             InputError: a wish names something that does not exist.
         """
-        wishes = wishes or Wishes()
+        wishes = self._spelled(wishes or Wishes())
         models = self.models
         found = yield from self.editor.inspect()
         desired = yield from self.editor.desired(self._build(models))
@@ -161,36 +161,39 @@ class Planner:
         return what
 
     # -- wishes ---------------------------------------------------------------------------------------------------
+    def _spelled(self, wishes: Wishes) -> Wishes:
+        """Write "Model.field" as "table.column"."""
+        tables = {model.name: model.spec.table for model in self.core.models.values()}
+
+        def spelled(name: str) -> str:
+            head, dot, tail = name.partition(".")
+            return f"{tables.get(head, head)}{dot}{tail}"
+
+        return Wishes(
+            {spelled(name): old for name, old in wishes.renames.items()},
+            {spelled(name): value for name, value in wishes.backfill.items()},
+            tuple(map(spelled, wishes.drop)),
+        )
+
     def _check(self, wishes: Wishes, found: Catalog, desired: Catalog) -> None:
-        tables = self._tables()
-        known = {*found.tables, *desired.tables}
+        known = {*found.tables, *desired.tables, *found.views}
         for catalog in (found, desired):
             for name, table in catalog.tables.items():
                 known |= {f"{name}.{part}" for part in (*table.columns, *table.indexes)}
                 known |= {f"{name}.{constraint.name}" for constraint in table.constraints if constraint.name}
-        known |= {*found.views}
         for option, names in (("renames", wishes.renames), ("backfill", wishes.backfill), ("drop", wishes.drop)):
             for name in names:
-                if self._spelled(name, tables) not in known:
+                if name not in known:
                     close = suggest(name, known)
                     msg = f"{option}: there is no {name!r}"
                     hint = f"did you mean {close!r}?" if close else "write table.column"
                     raise InputError(msg, hint=hint, code="unknown-name")
 
-    def _tables(self) -> dict[str, str]:
-        return {model.name: model.spec.table for model in self.core.models.values()}
-
-    def _spelled(self, name: str, tables: Mapping[str, str]) -> str:
-        """Write "Model.field" as "table.column"."""
-        head, dot, tail = name.partition(".")
-        return f"{tables.get(head, head)}{dot}{tail}" if dot else tables.get(name, name)
-
     def _renames(self, models: Sequence["BoundModel"], found: Catalog, wishes: Wishes) -> Renames:
-        spelled = {self._spelled(name, self._tables()): old for name, old in wishes.renames.items()}
         tables: dict[str, str] = {}
         for model in models:
             new = model.spec.table
-            old = spelled.get(new, model.spec.options.get("renamed_from"))
+            old = wishes.renames.get(new, model.spec.options.get("renamed_from"))
             if old and old in found.tables and new not in found.tables:
                 tables[old] = new
         columns: dict[str, dict[str, str]] = {}
@@ -198,21 +201,19 @@ class Planner:
         for model in models:
             table = found.tables.get(before.get(model.spec.table, model.spec.table))
             for field in model.spec.fields.values() if table is not None else ():
-                was = spelled.get(f"{model.spec.table}.{field.name}", field.renamed_from)
+                was = wishes.renames.get(f"{model.spec.table}.{field.name}", field.renamed_from)
                 if table is not None and was and was in table.columns and field.name not in table.columns:
                     columns.setdefault(model.spec.table, {})[was] = field.name
         return Renames(tables, columns)
 
     def _values(self, models: Sequence["BoundModel"], wishes: Wishes) -> dict[tuple[str, str], str]:
         """Return what existing rows get, as the caller says."""
-        given = {self._spelled(name, self._tables()): value for name, value in wishes.backfill.items()}
-        values: dict[tuple[str, str], str] = {}
-        for model in models:
-            for field in model.spec.fields.values():
-                key = f"{model.spec.table}.{field.name}"
-                if key in given:
-                    values[model.spec.table, field.name] = self._literal(model.spec.table, field, given[key])
-        return values
+        return {
+            (model.spec.table, field.name): self._literal(model.spec.table, field, wishes.backfill[key])
+            for model in models
+            for field in model.spec.fields.values()
+            if (key := f"{model.spec.table}.{field.name}") in wishes.backfill
+        }
 
     def _literal(self, table: str, field: FieldSpec, value: Any) -> str:
         """Write a value as SQL, as the dialect writes the default of the field."""

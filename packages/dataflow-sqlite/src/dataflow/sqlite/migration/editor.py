@@ -13,6 +13,7 @@ from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.errors import DatabaseTimeout, DataFlowError, ForeignKeyError, UsageError
 from dataflow.session import COMMIT, ROLLBACK, savepoint
 from dataflow.sqlite.migration.aside import drive, memory
+from dataflow.sqlite.migration.backup import backup
 from dataflow.sqlite.migration.catalog import inspect, is_own
 from dataflow.sqlite.migration.steps import Planner
 from dataflow.sqlite.migration.tokens import names_in, quoted
@@ -154,6 +155,11 @@ class SQLiteEditor:
         del cursor
         raise _no_such(step)
         yield
+
+    def backup(self, tables: Sequence[str]) -> Program[str]:
+        """Copy the whole file, beside it."""
+        del tables
+        return backup()
 
     def script(self, steps: Sequence[Step]) -> str:
         """Write steps as SQL for the sqlite3 shell."""
