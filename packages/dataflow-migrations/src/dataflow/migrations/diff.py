@@ -1,8 +1,9 @@
 """Two catalogs -> the changes that lead from one to the other, in an order in which a database can make them.
 
-What is in the way is dropped first (views, triggers, foreign keys, indexes, keys), then tables and columns change, then
-keys, indexes, foreign keys, views and triggers are made. Objects that the database would refuse to keep while something
-below them changes are dropped and made anew. Knows no database, but whether its references are loose.
+Names change first, so that all that follows, and what undoes it, speaks of the new ones. Then what is in the way is
+dropped (views, triggers, foreign keys, indexes, keys), tables and columns change, and keys, indexes, foreign keys,
+views and triggers are made. Objects that the database would refuse to keep while something below them changes are
+dropped and made anew. Knows no database, but whether its references are loose.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,9 +18,9 @@ from dataflow.migrations.renames import Renames
 from dataflow.migrations.words import identifiers
 
 _PHASES = (
-    "rename_table", "drop_view", "drop_trigger", "drop_policy", "drop_foreign_key", "drop_index",
-    "drop_constraint", "drop_table", "drop_column", "rename_column", "create_enum", "alter_enum",
-    "create_sequence", "alter_sequence", "create_function", "alter_function", "create_table", "alter_column",
+    "rename_table", "rename_column", "drop_view", "drop_trigger", "drop_policy", "drop_foreign_key", "drop_index",
+    "drop_constraint", "drop_table", "drop_column", "create_enum", "alter_enum", "create_sequence",
+    "alter_sequence", "create_function", "alter_function", "create_table", "alter_column",
     "add_column", "own_sequence", "rename_constraint", "add_constraint", "rename_index", "create_index",
     "add_foreign_key", "alter_table", "create_view", "alter_view", "create_trigger", "create_policy",
     "drop_function", "drop_sequence", "drop_enum",

@@ -4,6 +4,7 @@ import re
 
 from dataflow.catalog import Constraint, Index
 from dataflow.changes import Change
+from dataflow.postgres.migration.catalog import defined
 from dataflow.postgres.migration.draft import Draft, named
 
 _KEY = re.compile(
@@ -184,15 +185,16 @@ def drop_index(draft: Draft, change: Change) -> None:
     before: Index = change.before
     summary = f"drop index {before.name} of {change.table}"
     name = draft.quote(before.name)
+    again = defined(before, change.table, draft.quote).definition  # the table was renamed before
     if not draft.is_large(change.table) or draft.is_partitioned(change.table):
-        draft.add("drop_index", summary, change.table, (f"DROP INDEX {name}",), inverse=(before.definition,))
+        draft.add("drop_index", summary, change.table, (f"DROP INDEX {name}",), inverse=(again,))
         return
     draft.add(
         "drop_index_concurrently",
         summary,
         change.table,
         (f"DROP INDEX CONCURRENTLY {name}",),
-        inverse=(before.definition,),
+        inverse=(again,),
         mode="outside",
         details={"index": before.name},
     )
