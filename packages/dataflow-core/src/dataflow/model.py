@@ -150,7 +150,7 @@ class ModelSpec:
 
     @property
     def counter(self) -> str | None:
-        """The field whose values the database counts: an integer that is the whole primary key; None if there is none."""
+        """The field whose values the database counts: an integer that is the whole primary key; or None."""
         generated = len(self.primary_key) == 1 and self.key[0].generated and self.key[0].type.storage == "int"
         return self.primary_key[0] if generated else None
 
