@@ -15,6 +15,7 @@ from dataflow.errors import (
     CheckError,
     ConfigurationError,
     DatabaseTimeout,
+    DatabaseUnavailable,
     QueryError,
     SchemaError,
     UniqueError,
@@ -281,6 +282,39 @@ def test_an_attempt_in_a_transaction_is_kept_or_undone(editing):
     with pytest.raises(SchemaError):
         editing.run(editing.editor.attempt(failing(), **limits))
     assert "t" in editing.found().tables
+
+
+@pytest.mark.parametrize("outer", ["attempt", "desired"])
+def test_nothing_of_a_transaction_goes_on_after_its_connection_is_lost(editing, outer):
+    def body():
+        (pid,) = (yield from rows("SELECT pg_backend_pid()"))[0]
+        editing.pg.terminate([pid])
+        yield from rows("SELECT 1")  # which could be asked again, on another connection
+
+    program = editing.editor.desired(body())
+    if outer == "attempt":
+        program = editing.editor.attempt(body(), lock_timeout=1, statement_timeout=0, transaction=True)
+    with pytest.raises(DatabaseUnavailable):
+        editing.run(program)
+
+
+def test_filling_rows_does_not_stand_in_the_way_of_what_follows(editing):
+    more = "ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (b) REFERENCES u (n) DEFERRABLE INITIALLY DEFERRED"
+    base = f"CREATE TABLE u (n int PRIMARY KEY); {TABLE}; {more}"
+    editing.execute(f"{base}; INSERT INTO u VALUES (1); INSERT INTO t (id) VALUES (1)")
+    found = editing.found(large=False)
+    before = found.tables["t"].columns["b"]
+    change = Change("alter_column", "t", "b", before, attrs.evolve(before, nullable=False), "1")
+    steps = editing.editor.steps(found, found, [change])
+    assert [step.mode for step in steps] == ["together", "together"]
+
+    def body():
+        for step in steps:
+            for text in step.sql:
+                yield from sql(text)
+
+    editing.run(editing.editor.attempt(body(), lock_timeout=1, statement_timeout=0, transaction=True))
+    assert not editing.found().tables["t"].columns["b"].nullable
 
 
 def test_a_pause_waits(editing):

@@ -262,3 +262,54 @@ def test_computed_columns_are_altered_in_place_where_the_server_can(editing, ver
     made = editing.editor.steps(catalog, catalog, [change])
     assert len(made) == operations
     assert all(step.data_loss == "none" for step in made)
+
+
+TYPES = """\
+varchar(20)->varchar(40)|varchar(20)->varchar|varchar(20)->text|varchar(20)->varchar(10)|text->varchar|text->varchar(30)
+char(5)->char(8)|char(5)->text|char(5)->varchar(9)|varchar(5)->char(9)|varchar(5)[]->varchar(9)[]
+integer[]->bigint[]
+text[]->text
+smallint->integer|integer->smallint|integer->bigint|bigint->integer|bigint->numeric|bigint->double precision
+real->double precision|double precision->real|integer->text|integer->oid|integer->boolean|boolean->integer
+boolean->text|bigint->boolean|uuid->text
+numeric(6,2)->numeric(8,2)|numeric(6,2)->numeric|numeric(6,2)->numeric(8,4)|numeric(6,2)->numeric(5,2)|numeric->numeric(8,2)
+numeric->integer|date->timestamp|date->timestamptz|timestamp->date|timestamp->timestamptz
+timestamptz->timestamp|timestamp(3)->timestamp(6)|timestamp->timestamp(3)|timestamptz(3)->timestamptz
+time(3)->time|time->timetz|interval(3)->interval
+timestamp->time|json->jsonb|jsonb->json|json->text|text->json|text->jsonb|text->uuid|text->boolean|text->integer
+text->timestamptz|cidr->inet|inet->cidr|bit(3)->bit(5)|varbit(3)->varbit(5)|varbit(5)->varbit|kind->text|text->kind|kind->other
+kind[]->text[]|text->checked|checked->text|integer->integer[]"""
+VALUES = {
+    "text": "1", "bit(3)": "101", "varbit(3)": "101", "varbit(5)": "101", "json": "{}", "jsonb": "{}", "kind": "a",
+    "uuid": "00000000-0000-0000-0000-000000000000", "date": "2024-01-01", "boolean": "t", "cidr": "10.0.0.0/8",
+    "inet": "10.0.0.0/8", "kind[]": "{a}", "interval(3)": "1 day", "checked": "x",
+}  # fmt: skip
+TEXTS = {
+    "json": "{}", "jsonb": "{}", "uuid": "00000000-0000-0000-0000-000000000000", "timestamptz": "2024-01-01",
+    "kind": "a", "boolean": "t",
+}  # fmt: skip
+
+
+def test_changes_of_types_do_no_more_than_they_announce(editing):
+    kinds = "CREATE TYPE kind AS ENUM ('a'); CREATE TYPE other AS ENUM ('a', 'b');"
+    kinds += "CREATE DOMAIN checked AS text CHECK (VALUE <> '');"
+    editing.execute(kinds)
+    before, after = [], []
+    pairs = [pair.split("->") for line in TYPES.split("\n") for pair in line.split("|")]
+    for number, (old, new) in enumerate(pairs):
+        value = VALUES.get(old, "2024-01-01" if old.startswith("time") else "{1}" if old.endswith("[]") else "1")
+        value = "12:00" if old in ("time", "time(3)") else TEXTS.get(new, value) if old == "text" else value
+        for table in (f"plain_{number}", f"indexed_{number}"):
+            before.append(f"CREATE TABLE {table} (c {old}); INSERT INTO {table} VALUES ('{value}')")
+            after.append(f"CREATE TABLE {table} (c {new})")
+        if "json" not in (old, new):
+            before.append(f"CREATE INDEX ON indexed_{number} (c)")
+    editing.execute(";".join(before))
+    found, wanted = editing.inspect(), editing.desired(kinds.partition("CREATE DOMAIN")[0] + ";".join(after))
+    columns = {name: (table.columns["c"], wanted.tables[name].columns["c"]) for name, table in found.tables.items()}
+    changes = [Change("alter_column", name, "c", *pair) for name, pair in columns.items()]
+    assert carry_out(editing, editing.editor.steps(found, wanted, changes)) == []
+    made = editing.inspect()
+    assert {name: table.columns for name, table in made.tables.items()} == {
+        name: table.columns for name, table in wanted.tables.items()
+    }

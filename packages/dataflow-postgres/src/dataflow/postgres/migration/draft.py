@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from dataflow.catalog import Catalog, Constraint, Index, Table
+from dataflow.catalog import Catalog, Index, Table
 from dataflow.changes import Change, Mode, Step
 from dataflow.postgres.migration.facts import FACTS, stronger
 
@@ -75,7 +75,9 @@ class Draft:
         if table is None:
             return False
         own = [key.definition for key in table.constraints] + [each.definition for each in table.triggers.values()]
-        far = [key.definition for key in self.references(name).values()]
+        far = [
+            key.definition for other in self.found.tables.values() for key in other.constraints if key.target == name
+        ]
         return any("DEFERRABLE" in definition for definition in own + far)
 
     def clears(self, table: str, column: str) -> dict[str, Any]:
@@ -107,24 +109,25 @@ class Draft:
         own = [t.name for t in self.found.tables.values() if any(option.startswith(start) for option in t.options)]
         return own + [below for part in own for below in self.parts(part)]
 
-    def references(self, name: str, columns: Collection[str] | None = None) -> dict[str, Constraint]:
-        """Return the foreign keys of a table and to it that stay meanwhile: the other table -> one of them.
+    def references(self, name: str, columns: Collection[str] | None = None) -> set[str]:
+        """Return the tables that foreign keys of a table lead to, or come from, as far as the keys stay meanwhile.
 
         Args:
             name: the table.
             columns: only those that use one of these columns of it.
         """
-        others: dict[str, Constraint] = {}
-        for table in {**self.found.tables, **self.wanted.tables}.values():
+        others: set[str] = set()
+        for table in (*self.found.tables.values(), *self.wanted.tables.values()):
+            near = self.renamed(table.name)
             for key in table.constraints:
-                if key.kind != "foreign key" or ("drop_constraint", table.name, key.name) in self.changed:
+                if key.kind != "foreign key" or ("drop_constraint", near, key.name) in self.changed:
                     continue
-                if table.name == name and (columns is None or set(columns) & set(key.columns)):
-                    others.setdefault(key.target, key)
-                if key.target == name and (columns is None or set(columns) & set(key.remote)):
-                    others.setdefault(table.name, key)
-        others.pop(name, None)
-        return others
+                far = self.renamed(key.target)
+                if near == name and (columns is None or set(columns) & set(key.columns)):
+                    others.add(far)
+                if far == name and (columns is None or set(columns) & set(key.remote)):
+                    others.add(near)
+        return others - {name}
 
     def indexes_on(self, name: str, column: str) -> bool:
         """Tell whether an index or key holds a column."""

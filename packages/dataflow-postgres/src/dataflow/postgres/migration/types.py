@@ -116,6 +116,8 @@ def using(column: str, before: str, after: str) -> str:
     if old.array != new.array:
         inner = f"ARRAY[{column}]" if new.array else f"{column}::text"
         return f" USING {inner}::{after}"
+    if old.base == new.base == "bit" and _widens(old, new):
+        return f" USING {column}::{after}"  # an assignment wants the very length
     if old.base == new.base or new.base in _STRINGS or (old.base, new.base) in _ASSIGNED:
         return ""
     if {old.base, new.base} <= _NUMBERS or {old.base, new.base} <= _STAMPS:
