@@ -83,12 +83,13 @@ class Migration:
 
     def __init__(self, path):
         self.path = path
-        self.db = DataFlow(f"sqlite:///{path}")
+        self.db = DataFlow(f"sqlite:///{path}", sqlite_synchronous="OFF")
         self.editor = SQLiteEditor(self.db.core.dialect)
 
     def sql(self, *statements):
         """Run statements on a connection of their own; return the rows of the last."""
         raw = sqlite3.connect(self.path, isolation_level=None)
+        raw.execute("PRAGMA synchronous = OFF")
         try:
             for sql in statements:
                 rows = raw.execute(sql).fetchall()

@@ -66,7 +66,7 @@ class Alteration:
         self.changes = changes
         self.around = around
         self.now = now
-        self.target = changed(now, changes)
+        self.target = changed(now, changes, dict(columns))
 
     # -- what a table is ----------------------------------------------------------------------------------------------
     def _resolved(self, table: Table) -> Table:

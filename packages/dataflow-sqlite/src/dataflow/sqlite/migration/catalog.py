@@ -10,7 +10,7 @@ from dataflow.catalog import Catalog, Column, Constraint, Index, IndexKey, Table
 from dataflow.dialect import Command, Program
 from dataflow.sqlite.enclosure import RESERVED
 from dataflow.sqlite.migration.text import Item, foreign_key, ordered, read_index, read_table
-from dataflow.sqlite.migration.tokens import literal, named, names_in, quoted, tokens
+from dataflow.sqlite.migration.tokens import literal, named, names_in, normal_type, quoted, tokens
 
 NULLING = "dataflow_null_"
 """How triggers begin that belong to foreign keys (`Dialect.nulling`): no feature makes them anew, so they count."""
@@ -148,7 +148,7 @@ def _table(name: str, sql: str, rows: Sequence[Any], options: tuple[str, ...], *
         item = items.get(column.lower(), _NOTHING)
         columns[column] = Column(
             column,
-            " ".join(kind.upper().split()),
+            kind.upper() if kind.isalnum() else normal_type(kind),
             not notnull and column != alias,
             default,
             item.generated,

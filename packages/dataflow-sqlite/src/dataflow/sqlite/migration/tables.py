@@ -11,8 +11,14 @@ from dataflow.sqlite.migration.text import Item, TableText, ordered, read_table
 from dataflow.sqlite.migration.tokens import constant, quoted
 
 
-def changed(table: Table, changes: Iterable[Change]) -> Table:
-    """Return the table as it is after changes of its columns, constraints and options; names are the new ones."""
+def changed(table: Table, changes: Iterable[Change], names: Mapping[str, str] | None = None) -> Table:
+    """Return a table as it is after changes of its columns, constraints and options.
+
+    Args:
+        table: as it is once its columns have their new names.
+        changes: of it.
+        names: old name -> new name of columns: constraints that are dropped may still be told with the old ones.
+    """
     columns, constraints, options = dict(table.columns), list(table.constraints), table.options
     for change in changes:
         if change.kind == "drop_column":
@@ -23,16 +29,17 @@ def changed(table: Table, changes: Iterable[Change]) -> Table:
         elif change.kind == "alter_table":
             options = change.after.options
         elif change.kind in ("drop_constraint", "rename_constraint"):
-            _remove(constraints, change.before)
+            _remove(constraints, change.before, names or {})
         if change.kind in ("add_constraint", "rename_constraint") and change.after not in constraints:
             constraints.append(change.after)
     return attrs.evolve(table, columns=columns, constraints=ordered(constraints), options=options)
 
 
-def _remove(constraints: list[Constraint], gone: Constraint) -> None:
+def _remove(constraints: list[Constraint], gone: Constraint, names: Mapping[str, str]) -> None:
+    columns = tuple(names.get(column, column) for column in gone.columns)
     same = [one for one in constraints if one == gone]
     same += [one for one in constraints if one.name == gone.name and one.name]
-    same += [one for one in constraints if (one.kind, one.columns) == (gone.kind, gone.columns) and not gone.name]
+    same += [one for one in constraints if (one.kind, one.columns) == (gone.kind, columns) and not gone.name]
     if same:
         constraints.remove(same[0])
 

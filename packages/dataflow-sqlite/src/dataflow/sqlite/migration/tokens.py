@@ -114,6 +114,16 @@ def normal(expression: Sequence[Token], columns: Mapping[str, str], table: str =
     return "".join(parts)
 
 
+@lru_cache(maxsize=1024)
+def normal_type(kind: str) -> str:
+    """Return the normal form of a column's type: in upper case, without comments."""
+    text = ""
+    for word, _, _ in tokens(kind):
+        stuck = not text or word in "(),." or text[-1] in "(+-"
+        text += word.upper() if stuck else f" {word.upper()}"
+    return text
+
+
 def _unqualified(words: Sequence[str], columns: Mapping[str, str], table: str) -> list[str]:
     kept = list(words)
     for place in range(len(kept) - 3, -1, -1):
