@@ -9,17 +9,20 @@ import getpass
 import random
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 import attrs
 
 from dataflow.changes import SchemaEditor, Step
 from dataflow.dialect import COUNT, Command, Program
-from dataflow.errors import DatabaseTimeout, DataFlowError, SchemaError
-from dataflow.migrations.journal import DONE, FAILED, HISTORY, STEPS, UNDONE, Entry, Journal
+from dataflow.errors import DatabaseTimeout, DatabaseUnavailable, DataFlowError, SchemaError, SerializationError
+from dataflow.migrations.journal import DONE, FAILED, HISTORY, STEPS, UNDONE, Entry, Journal, Outcome
 from dataflow.migrations.plan import Plan
 
 T = TypeVar("T")
+_AGAIN = ("lock-timeout", SerializationError.code)
+"""Codes of errors after which a part of a migration is tried again: nothing of it was done."""
 
 
 @attrs.frozen
@@ -82,6 +85,12 @@ def who() -> str:
         return socket.gethostname()
 
 
+def nothing(entry: Entry) -> Program[None]:
+    """Do nothing at the end of a migration."""
+    del entry
+    yield from ()
+
+
 class Execution:
     """Carries out one plan, or the rest of one.
 
@@ -90,6 +99,7 @@ class Execution:
         journal: of the database.
         limits: how patient it is.
         finish: a program to run in the transaction in which the migration ends: registry, extras of features.
+        leave: the same for one that fails and stays partly done.
         rollback: whether what was done is undone when a later step fails, where that is possible.
         log: told of progress: ``log("migration.progressed", …)``.
     """
@@ -100,7 +110,8 @@ class Execution:
         journal: Journal,
         *,
         limits: Limits,
-        finish: Callable[[Plan], Program[None]],
+        finish: Callable[[Entry], Program[None]],
+        leave: Callable[[Entry], Program[None]] = nothing,
         rollback: bool = True,
         log: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
@@ -109,16 +120,17 @@ class Execution:
         self.journal = journal
         self.limits = limits
         self.finish = finish
+        self.leave = leave
         self.rollback = rollback
 
-    def run(self, plan: Plan, *, actor: str = "", note: str = "") -> Program[Entry]:
+    def run(self, plan: Plan, *, actor: str = "", note: str = "", outcome: Outcome | None = None) -> Program[Entry]:
         """Carry a plan out; inside `SchemaEditor.locked`."""
-        entry = yield from self._attempt(self._begin(plan, actor or who(), note), step="write the journal")
+        entry = yield from self._attempt(self._begin(plan, actor or who(), note, outcome))
         return (yield from self.resume(entry))
 
-    def _begin(self, plan: Plan, actor: str, note: str) -> Program[Entry]:
+    def _begin(self, plan: Plan, actor: str, note: str, outcome: Outcome | None) -> Program[Entry]:
         yield from self.journal.make(HISTORY, STEPS)
-        return (yield from self.journal.begin(plan, actor, note))
+        return (yield from self.journal.begin(plan, actor, note, outcome))
 
     def resume(self, entry: Entry) -> Program[Entry]:
         """Carry out what is left of a migration; inside `SchemaEditor.locked`.
@@ -141,7 +153,7 @@ class Execution:
             done.update(unit.positions)
             self.log("migration.progressed", migration=entry.id, done=len(done), steps=len(steps))
         try:
-            yield from self._attempt(self._end(entry), step="finish")
+            yield from self._attempt(self._end(entry))
         except GeneratorExit:
             raise
         except Exception as error:
@@ -149,7 +161,7 @@ class Execution:
         return attrs.evolve(entry, status=DONE, done=frozenset(done))
 
     def _end(self, entry: Entry) -> Program[None]:
-        yield from self.finish(entry.plan)
+        yield from self.finish(entry)
         yield from self.journal.end(entry, DONE)
 
     # -- one unit -------------------------------------------------------------------------------------------------
@@ -158,8 +170,8 @@ class Execution:
         if unit.mode == "batches":
             yield from self._batches(entry, unit.positions[0], step)
         elif unit.mode == "outside":
-            yield from self._attempt(self.editor.perform(step), step=step.summary, transaction=False)
-            yield from self._attempt(self.journal.mark(entry, unit.positions), step=step.summary)
+            yield from self._attempt_again(lambda: self.editor.perform(step), step=step.summary, transaction=False)
+            yield from self._attempt(self.journal.mark(entry, unit.positions))
         else:
             together = self._statements(entry, unit, [steps[position] for position in unit.positions])
             yield from self._attempt_again(together, step=step.summary)
@@ -167,11 +179,15 @@ class Execution:
     def _statements(self, entry: Entry, unit: Unit, steps: Sequence[Step]) -> Callable[[], Program[None]]:
         def body() -> Program[None]:
             for step in steps:
-                for sql in step.sql:
-                    yield Command(sql, COUNT, writes=True), ()
+                yield from self.made(step)
             yield from self.journal.mark(entry, unit.positions)
 
         return body
+
+    def made(self, step: Step) -> Program[None]:
+        """Make a step in the open transaction."""
+        for sql in step.sql:
+            yield Command(sql, COUNT, writes=True), ()
 
     def _batches(self, entry: Entry, position: int, step: Step) -> Program[None]:
         cursor = entry.cursors.get(position)
@@ -186,26 +202,27 @@ class Execution:
             if cursor is None:
                 return
 
-    def _attempt(self, body: Program[T], *, step: str, transaction: bool = True) -> Program[T]:
-        del step
+    def _attempt(self, body: Program[T], *, transaction: bool = True) -> Program[T]:
+        """Run part of the migration; outside a transaction, nobody waits behind it, and it may wait for long."""
+        limits = self.limits
+        patience = limits.lock_timeout if transaction else max(limits.lock_timeout, limits.patience)
         return (
             yield from self.editor.attempt(
-                body,
-                lock_timeout=self.limits.lock_timeout,
-                statement_timeout=self.limits.statement_timeout,
-                transaction=transaction,
+                body, lock_timeout=patience, statement_timeout=limits.statement_timeout, transaction=transaction
             )
         )
 
-    def _attempt_again(self, body: Callable[[], Program[T]], *, step: str) -> Program[T]:
+    def _attempt_again(self, body: Callable[[], Program[T]], *, step: str, transaction: bool = True) -> Program[T]:
         """Try until the locks are granted, with pauses in which whoever waits behind gets through."""
         spent = 0.0
         for pause in _pauses():
+            start = monotonic()
             try:
-                return (yield from self._attempt(body(), step=step))
-            except DatabaseTimeout as error:
-                spent += self.limits.lock_timeout + pause
-                if error.code != "lock-timeout" or spent > self.limits.patience:
+                return (yield from self._attempt(body(), transaction=transaction))
+            except (DatabaseTimeout, SerializationError) as error:  # the latter: a deadlock that others got out of
+                spent += min(monotonic() - start, self.limits.lock_timeout if transaction else self.limits.patience)
+                spent += pause
+                if error.code not in _AGAIN or spent > self.limits.patience:
                     raise
                 self.log("migration.waits", step=step, seconds=round(pause, 2))
             yield from self.editor.pause(pause)
@@ -216,14 +233,23 @@ class Execution:
         """Undo what was done, if that is wanted and possible; write down what came of it."""
         if self.editor.whole:
             return _explained(entry, step, error, undone=True)  # the surrounding transaction undoes everything
-        undone = not done
-        if done and self.rollback:
-            undone = yield from self._undo(entry, done)
+        if isinstance(error, DatabaseUnavailable):
+            return _explained(entry, step, error, interrupted=True)
         text = str(error).split("\n", maxsplit=1)[0]
-        yield from self._attempt(self.journal.end(entry, UNDONE if undone else FAILED, text), step=step)
+        try:
+            undone = (self.rollback or not done) and (yield from self._undo(entry, done, text))
+            if not undone:
+                yield from self._attempt(self._left(entry, text))
+        except DatabaseUnavailable:
+            return _explained(entry, step, error, interrupted=True)
         return _explained(entry, step, error, undone=undone)
 
-    def _undo(self, entry: Entry, done: list[int]) -> Program[bool]:
+    def _left(self, entry: Entry, text: str) -> Program[None]:
+        yield from self.leave(entry)
+        yield from self.journal.end(entry, FAILED, text)
+
+    def _undo(self, entry: Entry, done: list[int], text: str) -> Program[bool]:
+        """Undo steps, and say so in the history, both or neither: nobody undoes them again after a crash."""
         steps = [entry.plan.steps[position].step for position in done]
         if any(step.inverse is None for step in steps):
             return False
@@ -232,9 +258,12 @@ class Execution:
             for step in reversed(steps):
                 for sql in step.inverse or ():
                     yield Command(sql, COUNT, writes=True), ()
+            yield from self.journal.end(entry, UNDONE, text)
 
         try:
             yield from self._attempt_again(body, step="undo")
+        except DatabaseUnavailable:
+            raise
         except DataFlowError as error:
             self.log("migration.not_undone", migration=entry.id, error=str(error).split("\n")[0])
             return False
@@ -248,11 +277,15 @@ def _pauses() -> Iterator[float]:
         pause = min(pause * 2, 5.0)
 
 
-def _explained(entry: Entry, step: str, error: Exception, *, undone: bool) -> MigrationError:
+def _explained(
+    entry: Entry, step: str, error: Exception, *, undone: bool = False, interrupted: bool = False
+) -> MigrationError:
     reason = error.message if isinstance(error, DataFlowError) else f"{type(error).__name__}: {error}"
     hint = error.hint if isinstance(error, DataFlowError) else ""
     msg = f"the migration failed at: {step}: {reason}"
-    if undone:
+    if interrupted:
+        hint = f"migrate again: it goes on where it was; migration {entry.id} is partly done"
+    elif undone:
         hint = f"{hint}; nothing has changed" if hint else "nothing has changed"
     else:
         hint = f"{hint}; " * bool(hint) + f"see 'dataflow migrate history'; migration {entry.id} is partly done"
