@@ -1,11 +1,9 @@
 """The schema engine: what `DataFlow` and core call. Plans, asks, and has plans carried out on one connection."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from dataflow import _log
 from dataflow.changes import SchemaEditor
@@ -93,12 +91,12 @@ class SchemaEngine:
     def _bring(self, models: Sequence["BoundModel"]) -> Program[None]:
         yield from self._resume()
         plan, draft, ahead = yield from self.first_use.additions()
-        finish = self.first_use.finish(draft, models, ahead)
+        outcome = self.first_use.outcome(draft, models, ahead)
         if plan:
             yield from self.editor.clear([planned.step for planned in plan.steps])
-            yield from self._execution(finish).run(plan)
+            yield from self._execution(models).run(plan, outcome=outcome)
         else:
-            yield from self._attempt(finish(plan))
+            yield from self._attempt(self.first_use.finish(models, outcome))
 
     # -- plans ------------------------------------------------------------------------------------------------------
     async def plan(self, **wishes: Any) -> Plan:
@@ -143,6 +141,8 @@ class SchemaEngine:
         """
         check_flags(dry_run=dry_run, auto_confirm=auto_confirm, rollback=rollback_on_error)
         limit = level_of(max_risk_level)
+        if not dry_run and not self.core.config["existing_schema_mode"]:
+            await self._run(self._interrupted())
         plan = await self.plan(**wishes)
         steps = list(plan.steps)
         if dry_run or (not steps and self.core.config["existing_schema_mode"]):
@@ -210,9 +210,10 @@ class SchemaEngine:
     def _apply(self, plan: Plan, wishes: Wishes, *, backup: bool, rollback: bool) -> Program[Entry | None]:
         yield from self._resume()
         draft = yield from self.planner.draft(wishes)
-        finish = self.first_use.finish(draft, self.planner.models)
+        models = self.planner.models
+        outcome = self.first_use.outcome(draft, models)
         if not draft.plan:
-            yield from self._attempt(finish(draft.plan))
+            yield from self._attempt(self.first_use.finish(models, outcome))
             return None
         if draft.plan.steps != plan.steps:
             msg = "the schema or the models have changed since the plan was made"
@@ -223,7 +224,7 @@ class SchemaEngine:
             tables = sorted({step.table for step in steps} & draft.found.tables.keys())
             note = yield from self.editor.backup(tables)
         yield from self.editor.clear(steps)
-        return (yield from self._execution(finish, rollback=rollback).run(plan, note=note))
+        return (yield from self._execution(models, rollback=rollback).run(plan, note=note, outcome=outcome))
 
     def _write_down(self, plan: Plan, error: MigrationError) -> Program[None]:
         """Keep a migration in the history that its database undid as a whole."""
@@ -232,22 +233,36 @@ class SchemaEngine:
         reason = error.__cause__ or error
         yield from self.journal.end(entry, FAILED, str(reason).split("\n", maxsplit=1)[0])
 
-    def _resume(self) -> Program[None]:
+    def _resume(self) -> Program[Entry | None]:
         """Carry out what is left of a migration that was interrupted; make sure that there is a schema at all."""
         yield from self._attempt(self.core.dialect.before_tables([]))
         entry = yield from self.journal.unfinished()
         if entry is not None:
-            yield from self._execution(self._nothing).resume(entry)
+            yield from self.editor.clear([planned.step for planned in entry.plan.steps])
+            entry = yield from self._execution(()).resume(entry)
+        return entry
 
-    @staticmethod
-    def _nothing(plan: Plan) -> Program[None]:
-        del plan
-        yield from ()
+    def _interrupted(self) -> Program[None]:
+        """End a migration that was interrupted, whichever process began it."""
+        if (yield from self.journal.unfinished()) is not None:
+            self.core.permit_schema_change(self.core.own_call())
+            yield from self.editor.locked(self._resume(), timeout=self.limits.waiting)
 
-    def _execution(self, finish: Callable[[Plan], Program[None]], *, rollback: bool = True) -> Execution:
+    def _execution(self, models: Sequence["BoundModel"], *, rollback: bool = True) -> Execution:
+        """Return what carries out a plan for models; their features get what they need at its end."""
+
+        def finish(entry: Entry) -> Program[None]:
+            if entry.note.startswith(UNDOES):
+                yield from self.journal.end_of(entry.note.removeprefix(UNDOES), UNDONE)
+            yield from self.first_use.finish(models, entry.outcome)
+
+        def leave(entry: Entry) -> Program[None]:
+            yield from self.registry.leave(entry.outcome)
+
         config = self.core.config
         log = {"log": _log.event} if config["echo"] or config["monitoring"] else {}
-        return Execution(self.editor, self.journal, limits=self.limits, finish=finish, rollback=rollback, **log)
+        limits = self.limits
+        return Execution(self.editor, self.journal, limits=limits, finish=finish, leave=leave, rollback=rollback, **log)
 
     def _attempt(self, body: Program[None]) -> Program[None]:
         limits = self.limits
@@ -296,18 +311,14 @@ class SchemaEngine:
         return (yield from self.editor.locked(self._undo_locked(migration), timeout=self.limits.waiting))
 
     def _undo_locked(self, migration: str | None) -> Program[Entry]:
+        resumed = yield from self._resume()
+        of = "" if resumed is None else resumed.note
+        if resumed is not None and of.startswith(UNDOES) and migration in (None, of.removeprefix(UNDOES)):
+            return resumed  # it is what was to be undone
         entry, back = undoing((yield from self.journal.history()), migration)
-
-        def finish(plan: Plan) -> Program[None]:
-            del plan
-            yield from self.journal.end(entry, UNDONE)
-            registered = yield from self.registry.known()
-            touched = {planned.step.table for planned in back.steps}
-            stale = [attrs.evolve(each, ddl="undone") for name, each in registered.items() if name in touched]
-            yield from self.registry.write(stale)  # models say more than there is: the next look compares anew
-
         yield from self.editor.clear([planned.step for planned in back.steps])
-        return (yield from self._execution(finish).run(back, note=f"{UNDOES}{entry.id}"))
+        note = f"{UNDOES}{entry.id}"
+        return (yield from self._execution(()).run(back, note=note, outcome=entry.outcome.reverse))
 
     # -- models of tables ---------------------------------------------------------------------------------------------
     def discover_schema(self) -> dict[str, dict[str, Any]]:

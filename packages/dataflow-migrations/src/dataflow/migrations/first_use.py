@@ -5,7 +5,8 @@ plan in it. The registry tells whether a model has changed since its table was m
 then; a table that DataFlow has not made only gets what it lacks.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,7 +14,7 @@ import attrs
 from dataflow.dialect import COUNT, Command, Program
 from dataflow.errors import Problem, SchemaError, UsageError
 from dataflow.migrations import additive
-from dataflow.migrations.journal import MODELS, Journal, Registered
+from dataflow.migrations.journal import MODELS, Journal, Outcome, Registered
 from dataflow.migrations.plan import Plan
 from dataflow.migrations.planning import Draft, Planner, ddl_hash
 from dataflow.migrations.registry import dump
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dataflow.plan.bound import BoundModel
 
 READY, CREATE, MIGRATE = "", "create", "migrate"
+PARTLY = "partly done"
+"""In place of a hash: no model has made the table as it is."""
 HINT = "or let 'dataflow migrate apply' do it (await db.auto_migrate())"
 
 
@@ -67,11 +70,34 @@ class Registry:
             yield from self.journal.make(MODELS)
             yield from self.journal.register(entries)
 
-    def after(self, draft: Draft, models: Iterable["BoundModel"]) -> Program[None]:
-        """Write down what a migration made: what it made is DataFlow's, what it dropped is nobody's."""
-        yield from self.write([self._after(draft, model) for model in models])
-        for old in draft.renames.tables if self.kept else ():
-            yield from self.journal.forget(old)
+    def outcome(self, draft: Draft, models: Iterable["BoundModel"]) -> Outcome:
+        """Return what a migration changes here: what it makes is DataFlow's, what it drops is nobody's."""
+        if not self.kept:
+            return Outcome()
+        before = {draft.renames.tables.get(table, table): entry for table, entry in draft.registered.items()}
+        after = [self._after(draft, model) for model in models]
+        new = [entry for entry in after if not _same(entry, before.get(entry.table))]
+        return Outcome([before[entry.table] for entry in new if entry.table in before], new)
+
+    def settle(self, outcome: Outcome) -> Program[None]:
+        """Write down what a migration has changed."""
+        for entry in outcome.before:
+            yield from self.journal.forget(entry.table)
+        if outcome.after:
+            yield from self.journal.make(MODELS)
+            yield from self.journal.register(outcome.after)
+
+    def leave(self, outcome: Outcome) -> Program[None]:
+        """Write down what there is of a migration that is partly done: no model agrees with it."""
+        there = set((yield from self.core.dialect.list_tables()))
+        known = {entry.table: entry.owned for entry in outcome.before}
+        partly = [
+            attrs.evolve(entry, ddl=entry.ddl and PARTLY, owned=entry.owned | known.get(entry.table, Owned()))
+            for entry in outcome.after
+            if entry.table in there
+        ]
+        gone = [entry for entry in outcome.before if entry.table not in there]
+        yield from self.settle(Outcome(gone, partly))
 
     def _after(self, draft: Draft, model: "BoundModel") -> Registered:
         table = model.spec.table
@@ -80,9 +106,13 @@ class Registry:
         known = before.owned if before is not None else Owned()
         if old in draft.found.tables and (before is None or not before.ddl):
             made = _made(draft, table)
-            return attrs.evolve(entry, owned=Owned(known.columns | made.columns, known.objects | made.objects), ddl="")
+            return attrs.evolve(entry, owned=known | made, ddl="")
         kept = known.columns & frozenset(draft.wanted.tables[table].columns)
         return attrs.evolve(entry, owned=Owned(entry.owned.columns | kept, entry.owned.objects | known.objects))
+
+
+def _same(one: Registered, other: Registered | None) -> bool:
+    return other is not None and json.dumps(one.to_dict()) == json.dumps(other.to_dict())
 
 
 def _made(draft: Draft, table: str) -> Owned:
@@ -109,9 +139,9 @@ class FirstUse:
     def look(self, models: Sequence["BoundModel"]) -> Program[str]:
         """Tell what models need before they can be used: READY, CREATE or MIGRATE."""
         tables = set((yield from self.core.dialect.list_tables()))
-        registered = yield from self.registry.known()
-        if registered and (yield from self.registry.journal.unfinished()) is not None:
+        if (yield from self.registry.journal.unfinished()) is not None:
             return MIGRATE
+        registered = yield from self.registry.known()
         needs = set()
         for model in models:
             if model.spec.existing:
@@ -169,18 +199,15 @@ class FirstUse:
                 return plan, draft, frozenset(change.table for change in found.left)
         raise _not_additive(draft.plan)
 
-    def finish(
-        self, draft: Draft, models: Sequence["BoundModel"], ahead: frozenset[str] = frozenset()
-    ) -> Callable[[Plan], Program[None]]:
-        """Return the program that ends a migration: features get what they need, and the registry learns of it."""
+    def outcome(self, draft: Draft, models: Sequence["BoundModel"], ahead: frozenset[str] = frozenset()) -> Outcome:
+        """Return what the registry learns of a migration; `ahead` are tables that have more than their models."""
+        own = [model for model in models if not (model.spec.existing or model.spec.table in ahead)]
+        return self.registry.outcome(draft, own)
 
-        def finish(plan: Plan) -> Program[None]:
-            del plan
-            yield from create_extras(models, self.core.dialect)
-            own = [model for model in models if not (model.spec.existing or model.spec.table in ahead)]
-            yield from self.registry.after(draft, own)
-
-        return finish
+    def finish(self, models: Sequence["BoundModel"], outcome: Outcome) -> Program[None]:
+        """End a migration: features get what they need, and the registry learns of it."""
+        yield from create_extras(models, self.core.dialect)
+        yield from self.registry.settle(outcome)
 
     def inside(self, models: Sequence["BoundModel"]) -> Program[None]:
         """Add what tables lack inside an open transaction, as far as that is possible there.
@@ -197,7 +224,7 @@ class FirstUse:
         for planned in plan.steps:
             for sql in planned.step.sql:
                 yield Command(sql, COUNT, writes=True), ()
-        yield from self.finish(draft, models, ahead)(plan)
+        yield from self.finish(models, self.outcome(draft, models, ahead))
 
 
 def _not_additive(plan: Plan) -> SchemaError:

@@ -1,14 +1,14 @@
 """What the framework keeps about schemas, in tables of its own: the history of migrations, and the registry of models.
 
-`dataflow_migrations` has a row for each migration, with its whole plan; `dataflow_migration_steps` one for each step
-that was begun, so that an interrupted migration goes on where it was. `dataflow_models` says which tables DataFlow has
-made, for which model, and what of them. Times are ISO 8601 in UTC.
+`dataflow_migrations` has a row for each migration, with its whole plan and what it does to the registry, so that any
+process can end it; `dataflow_migration_steps` one for each step that was begun, so that it goes on where it was.
+`dataflow_models` says which tables DataFlow has made, for which model, and what of them. Times are ISO 8601 in UTC.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import attrs
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 HISTORY, STEPS, MODELS = "dataflow_migrations", "dataflow_migration_steps", "dataflow_models"
 RUNNING, DONE, FAILED, UNDONE = "running", "done", "failed", "undone"
 _TABLES = {
-    HISTORY: ("id", "plan", "status", "started_at", "ended_at", "actor", "error", "note"),
+    HISTORY: ("id", "plan", "status", "started_at", "ended_at", "actor", "error", "note", "registry"),
     STEPS: ("migration", "position", "status", "cursor"),
     MODELS: ("table_name", "model", "definition", "ddl", "owned", "written_at"),
 }
@@ -30,50 +30,6 @@ _KEYS = {HISTORY: ("id",), STEPS: ("migration", "position"), MODELS: ("table_nam
 def now() -> str:
     """Return this instant as text."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-@attrs.frozen
-class Entry:
-    """A migration of the history.
-
-    Attributes:
-        id: begins with the instant at which it began.
-        plan: what it did.
-        status: running, done, failed or undone.
-        started_at: ISO 8601, UTC.
-        ended_at: the same; "" while it runs.
-        actor: who did it, as far as known.
-        error: why it failed.
-        note: where a backup is.
-        done: positions of the steps that are done.
-        cursors: position -> where a step in batches has come to.
-    """
-
-    id: str
-    plan: Plan
-    status: str
-    started_at: str
-    ended_at: str = ""
-    actor: str = ""
-    error: str = ""
-    note: str = ""
-    done: frozenset[int] = frozenset()
-    cursors: Mapping[int, Any] = attrs.field(factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-able data."""
-        return {
-            "id": self.id,
-            "status": self.status,
-            "started_at": self.started_at,
-            "ended_at": self.ended_at,
-            "actor": self.actor,
-            "error": self.error,
-            "note": self.note,
-            "steps_done": len(self.done),
-            "steps": [planned.step.summary for planned in self.plan.steps],
-            "risk": self.plan.risk.value,
-        }
 
 
 @attrs.frozen
@@ -93,6 +49,90 @@ class Registered:
     definition: Mapping[str, Any]
     ddl: str
     owned: Owned
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        owned = {name: sorted(items) for name, items in attrs.asdict(self.owned).items()}
+        return {**attrs.asdict(self, recurse=False), "owned": owned}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` has written."""
+        owned = {name: frozenset(items) for name, items in data["owned"].items()}
+        return cls(**{**data, "owned": Owned(**owned)})
+
+
+@attrs.frozen
+class Outcome:
+    """What a migration does to the registry.
+
+    Attributes:
+        before: entries that go.
+        after: entries that come in their place.
+    """
+
+    before: Sequence[Registered] = ()
+    after: Sequence[Registered] = ()
+
+    @property
+    def reverse(self) -> "Outcome":
+        """What undoing the migration does."""
+        return Outcome(self.after, self.before)
+
+    def to_json(self) -> str:
+        """Return it as text."""
+        return json.dumps([[entry.to_dict() for entry in entries] for entries in (self.before, self.after)])
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return what `to_json` has written."""
+        return cls(*([Registered.from_dict(entry) for entry in entries] for entries in json.loads(text or "[]")))
+
+
+@attrs.frozen
+class Entry:
+    """A migration of the history.
+
+    Attributes:
+        id: begins with the instant at which it began.
+        plan: what it did.
+        status: running, done, failed or undone.
+        started_at: ISO 8601, UTC.
+        ended_at: the same; "" while it runs.
+        actor: who did it, as far as known.
+        error: why it failed.
+        note: where a backup is.
+        done: positions of the steps that are done.
+        cursors: position -> where a step in batches has come to.
+        outcome: what it does to the registry.
+    """
+
+    id: str
+    plan: Plan
+    status: str
+    started_at: str
+    ended_at: str = ""
+    actor: str = ""
+    error: str = ""
+    note: str = ""
+    done: frozenset[int] = frozenset()
+    cursors: Mapping[int, Any] = attrs.field(factory=dict)
+    outcome: Outcome = Outcome()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        return {
+            "id": self.id,
+            "status": self.status,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "actor": self.actor,
+            "error": self.error,
+            "note": self.note,
+            "steps_done": len(self.done),
+            "steps": [planned.step.summary for planned in self.plan.steps],
+            "risk": self.plan.risk.value,
+        }
 
 
 class Journal:
@@ -146,14 +186,20 @@ class Journal:
         return rows
 
     # -- history --------------------------------------------------------------------------------------------------
-    def begin(self, plan: Plan, actor: str, note: str = "") -> Program[Entry]:
-        """Write down that a migration begins."""
+    def begin(self, plan: Plan, actor: str, note: str = "", outcome: Outcome | None = None) -> Program[Entry]:
+        """Write down that a migration begins, and what the registry will say when it is done."""
         started = now()
         stamp = started[:26].translate(str.maketrans("", "", "-:."))
         entry = Entry(f"{stamp}-{plan.id[:8]}", plan, RUNNING, started, actor=actor, note=note)
-        row = (entry.id, json.dumps(plan.to_dict()), RUNNING, started, "", actor, "", note)
+        entry = attrs.evolve(entry, outcome=outcome or Outcome())
+        row = (entry.id, json.dumps(plan.to_dict()), RUNNING, started, "", actor, "", note, entry.outcome.to_json())
         yield from self._insert(HISTORY, row)
         return entry
+
+    def record(self, entry: Entry) -> Program[None]:
+        """Write down a migration that another tool has made."""
+        row = (entry.id, json.dumps(entry.plan.to_dict()), entry.status, entry.started_at, entry.ended_at)
+        yield from self._insert(HISTORY, (*row, entry.actor, entry.error, entry.note, entry.outcome.to_json()))
 
     def mark(self, entry: Entry, positions: Iterable[int], cursor: Any = None, *, done: bool = True) -> Program[None]:
         """Write down that steps are done, or how far one has come."""
@@ -168,6 +214,10 @@ class Journal:
     def end(self, entry: Entry, status: str, error: str = "") -> Program[None]:
         """Write down how a migration ended."""
         yield from self._update(HISTORY, {"id": entry.id}, {"status": status, "ended_at": now(), "error": error})
+
+    def end_of(self, migration: str, status: str) -> Program[None]:
+        """Write down how a migration ended that is known by its id."""
+        yield from self._update(HISTORY, {"id": migration}, {"status": status, "ended_at": now()})
 
     def history(self) -> Program[list[Entry]]:
         """Return the migrations, the first first; none where there is no history."""
@@ -191,6 +241,7 @@ class Journal:
                     note=row[7],
                     done=frozenset(position for position, status, _ in own if status == DONE),
                     cursors={position: json.loads(cursor) for position, status, cursor in own if status == RUNNING},
+                    outcome=Outcome.from_json(row[8]),
                 )
             )
         return found
@@ -212,16 +263,16 @@ class Journal:
             return {}
         found = {}
         for table, model, definition, ddl, owned, _ in (yield from self._select(MODELS, self._name("table_name"))):
-            own = {name: frozenset(items) for name, items in json.loads(owned).items()}
-            found[table] = Registered(table, model, json.loads(definition), ddl, Owned(**own))
+            stored = {"definition": json.loads(definition), "ddl": ddl, "owned": json.loads(owned)}
+            found[table] = Registered.from_dict({"table": table, "model": model, **stored})
         return found
 
     def register(self, entries: Iterable[Registered]) -> Program[None]:
         """Write entries to the registry, in place of older ones."""
         for entry in entries:
             yield from self.forget(entry.table)
-            owned = {name: sorted(items) for name, items in attrs.asdict(entry.owned).items()}
-            row = (entry.table, entry.model, json.dumps(entry.definition), entry.ddl, json.dumps(owned), now())
+            owned = json.dumps(entry.to_dict()["owned"])
+            row = (entry.table, entry.model, json.dumps(entry.definition), entry.ddl, owned, now())
             yield from self._insert(MODELS, row)
 
     def forget(self, table: str) -> Program[None]:

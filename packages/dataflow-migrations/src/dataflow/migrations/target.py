@@ -23,6 +23,9 @@ class Owned:
     columns: frozenset[str] = frozenset()
     objects: frozenset[str] = frozenset()
 
+    def __or__(self, other: "Owned") -> "Owned":
+        return Owned(self.columns | other.columns, self.objects | other.objects)
+
     def holds(self, constraint: Constraint) -> bool:
         """Tell whether it has made a constraint: one it named, or one that the database named for it."""
         if constraint.name in self.objects or not constraint.name:
