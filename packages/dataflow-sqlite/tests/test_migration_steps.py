@@ -198,6 +198,25 @@ def test_what_sqlite_does_not_have_is_refused(migration):
         migration.editor.steps(migration.inspect(), migration.inspect(), [Change("create_enum", "", "mood")])
 
 
+def test_a_column_that_refers_to_a_key_without_naming_it_refers_to_it_once(migration):
+    migration.sql(T)
+    migration.to(with_column("up INT REFERENCES t DEFERRABLE INITIALLY DEFERRED"))
+    assert migration.sql("SELECT count(*) FROM pragma_foreign_key_list('t')") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    ["UNIQUE (a)", "UNIQUE (id, a)", "CHECK (a <> 7)", "CONSTRAINT up FOREIGN KEY (a) REFERENCES t (id)"],
+)
+def test_a_value_for_rows_that_have_none_may_break_a_constraint_and_the_step_says_so(migration, constraint):
+    old = T.replace("a INT", f"a INT, {constraint}")
+    migration.sql(old)
+    steps = migration.plan(old.replace("a INT", "a INT NOT NULL"), values={("t", "a"): "7"})
+    assert steps[0].fails_on_data == "a constraint refuses the value that a gets"
+    steps = migration.plan(T.replace("a INT", "a INT NOT NULL"), values={("t", "a"): "7"})
+    assert steps[0].fails_on_data == "no"
+
+
 # -- what the framework keeps on tables -------------------------------------------------------------------------------
 FRAMEWORK = (
     "CREATE TABLE dataflow_log (x)",

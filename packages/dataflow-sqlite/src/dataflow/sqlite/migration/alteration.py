@@ -4,14 +4,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
-from dataflow.catalog import Catalog, Table
+from dataflow.catalog import Catalog, Constraint, Table
 from dataflow.changes import Change, Step
 from dataflow.errors import SchemaError
 from dataflow.sqlite.migration.aside import table_after
 from dataflow.sqlite.migration.catalog import resolved
 from dataflow.sqlite.migration.moves import rename_column
 from dataflow.sqlite.migration.rebuild import Rebuild
-from dataflow.sqlite.migration.tables import Patch, alike, changed, column_text, table_text
+from dataflow.sqlite.migration.tables import Patch, agree, alike, changed, column_text, table_text
 from dataflow.sqlite.migration.text import read_table
 from dataflow.sqlite.migration.tokens import constant, quoted
 from dataflow.sqlite.migration.words import failure, loss, operation, summary, worst
@@ -124,7 +124,7 @@ class Alteration:
     def _add(self, change: Change, others: Sequence[Change]) -> Step:
         own = [one for one in others if one.kind == "add_constraint" and change.name in one.after.columns]
         donor = self._donor(change)
-        inline = [one.after for one in own if donor is None or one.after not in donor[1]]
+        inline = [one.after for one in own if donor is None or not any(agree(one.after, other) for other in donor[1])]
         text = column_text(change.after, inline=inline) if donor is None else donor[0]
         if donor is not None and inline:
             text = f"{text} {column_text(change.after, inline=inline)[len(column_text(change.after)) + 1 :]}"
@@ -133,7 +133,7 @@ class Alteration:
         checked = any(one.after.kind == "check" for one in own)
         return self._step([change, *own], sql, (drop,), scans=checked, name=operation(change))
 
-    def _donor(self, change: Change) -> tuple[str, tuple[object, ...]] | None:
+    def _donor(self, change: Change) -> tuple[str, tuple[Constraint, ...]] | None:
         wanted = self.around.wanted.tables.get(self.name)
         if wanted is None or not wanted.sql:
             return None
@@ -172,6 +172,13 @@ class Alteration:
             raise SchemaError(msg, hint="change the table by hand", where={"table": self.name}, code="cannot-rebuild")
         return text
 
+    def _filled(self, changes: Sequence[Change]) -> list[str]:
+        """Return constrained columns in which rows get a value."""
+        held = {name for one in self.target.constraints for name in one.columns}
+        held |= {name for index in self.now.indexes.values() if index.unique for name in index.columns}
+        altered = [one for one in changes if one.kind == "alter_column" and one.value is not None]
+        return [one.name for one in altered if one.before.nullable and not one.after.nullable and one.name in held]
+
     def _step(
         self,
         changes: Sequence[Change],
@@ -186,6 +193,7 @@ class Alteration:
         said = [summary(change) for change in changes]
         rebuilds = rewrites and len(sql) > 1
         fails = [reason for change in changes if (reason := failure(change)) != "no"]
+        fails += [f"a constraint refuses the value that {name} gets" for name in self._filled(changes)]
         details: Mapping[str, object] = {"clears": sorted({self.old, self.name})} if clears else {}
         return Step(
             name or operation(changes[0]),

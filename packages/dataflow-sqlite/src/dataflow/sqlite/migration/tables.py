@@ -152,14 +152,14 @@ class Patch:
         columns += [Item(" ", self._new(column), column=column.name) for column in new]
         rest = [item for item in items if not item.column]
         present = read_table(str(attrs.evolve(self.text, items=(*columns, *rest)))).constraints
-        lacking = [one for one in self.after.constraints if not any(_same(one, other) for other in present)]
+        lacking = [one for one in self.after.constraints if not any(agree(one, other) for other in present)]
         rest += [Item(" ", _constraint_text(one)) for one in lacking]
         same = set(own_options(self.text)) == set(self.after.options)
         tail = self.text.tail if same else f"){_options(self.after)}"
         return str(attrs.evolve(self.text, items=(*columns, *rest), tail=tail))
 
     def _stays(self, constraint: Constraint) -> bool:
-        return any(_same(wanted, constraint) for wanted in self.after.constraints)
+        return any(agree(wanted, constraint) for wanted in self.after.constraints)
 
     def _kept(self, item: Item) -> Item | None:
         """Return an item as it shall be, or None where it goes."""
@@ -185,7 +185,7 @@ class Patch:
         return column_text(column, inline=inline)
 
 
-def _same(one: Constraint, other: Constraint) -> bool:
+def agree(one: Constraint, other: Constraint) -> bool:
     """Compare constraints; a text alone does not tell which columns a foreign key without any refers to."""
     if one == other:
         return True
