@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Callable
 from time import perf_counter
 
 import attrs
@@ -35,7 +36,15 @@ class Failure:
         return f"seed {self.seed} ({how}): {self.divergence}\nfrom:\n  {before}\nto:\n  {after}\n{notes}\n"
 
 
-def campaign(at: Bench, *, seed: int, count: int, edits: int, most: int = 400) -> tuple[Report, list[Failure]]:
+def campaign(
+    at: Bench,
+    *,
+    seed: int,
+    count: int,
+    edits: int,
+    most: int = 400,
+    tell: Callable[[Failure], None] = lambda _: None,
+) -> tuple[Report, list[Failure]]:
     """Make trips.
 
     Args:
@@ -44,6 +53,7 @@ def campaign(at: Bench, *, seed: int, count: int, edits: int, most: int = 400) -
         count: how many.
         edits: how many lead from one schema to the other, at most.
         most: how many trips may be tried to make one that goes wrong smaller.
+        tell: called with each trip that goes wrong.
     """
     report, failures = Report(), []
     for own in range(seed, seed + count):
@@ -55,6 +65,7 @@ def campaign(at: Bench, *, seed: int, count: int, edits: int, most: int = 400) -
             report.outcomes["wrong"] += 1
             small, found = shrunk(at, trip, divergence, most=most) if most else (trip, divergence)
             failures.append(Failure(own, small, found, (at.sql(small.before), at.sql(small.after))))
+            tell(failures[-1])
     return report, failures
 
 
@@ -65,6 +76,11 @@ def table(report: Report) -> str:
         found: Counter[str] = getattr(report, title)
         lines += ["", f"{title}:", *(f"  {name:<40} {count:>8,}" for name, count in sorted(found.items()))]
     return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,10 +96,16 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     start = perf_counter()
     with bench(given.url) as at:
-        report, failures = campaign(at, seed=given.seed, count=given.count, edits=given.edits, most=given.shrink)
-    lines = [table(report), "", *map(str, failures)]
-    lines.append(f"{len(failures)} failures in {perf_counter() - start:.0f} s")
-    sys.stdout.write("\n".join(lines) + "\n")
+        report, failures = campaign(
+            at,
+            seed=given.seed,
+            count=given.count,
+            edits=given.edits,
+            most=given.shrink,
+            tell=lambda one: _say(str(one)),
+        )
+    _say(table(report))
+    _say(f"{len(failures)} failures in {perf_counter() - start:.0f} s")
     return bool(failures)
 
 

@@ -150,6 +150,9 @@ class _Table:
                 self.found.lost.add(f"{self.before.name}.{old}")
             return
         cast = _cast(column, then)
+        strict = ["strict" in table.options for table in (self.before, self.after)]
+        if then.type == "ANY" and strict[0] != strict[1]:  # it has the affinity NUMERIC where tables are not strict
+            cast = None
         if cast is None or (then.generated is not None and (self.retyped or new in filled)):
             self.found.skipped += 1
         elif new in filled:

@@ -17,11 +17,11 @@ from dataflow.changes import Change, Step
 from dataflow.dialect import Program
 from dataflow.errors import DataFlowError, ForeignKeyError, InputError, IntegrityError, QueryError
 from dataflow.migrations.diff import changes
-from dataflow.migrations.execution import Limits, MigrationError, units
+from dataflow.migrations.execution import Limits, MigrationError, nothing, units
 from dataflow.migrations.journal import Journal
 from dataflow.migrations.plan import Plan, PlannedStep
 from dataflow.migrations.preview import text
-from dataflow.migrations.proof.benches import Bench, executed
+from dataflow.migrations.proof.benches import Bench
 from dataflow.migrations.proof.editing import edited
 from dataflow.migrations.proof.rows import Comparison, Rows, compare, inserts, some_rows
 from dataflow.migrations.proof.schema import Column, Schema
@@ -188,7 +188,7 @@ class Journey:
                 return "a new name is taken"
             raise
         self.plan = plan
-        execution = bench.execution(bench.editor, Journal(bench.dialect), limits=_LIMITS, finish=lambda _: executed([]))
+        execution = bench.execution(bench.editor, Journal(bench.dialect), limits=_LIMITS, finish=nothing)
         try:
             bench.run(bench.editor.locked(self._carried_out(execution, plan), timeout=30))
         except (MigrationError, ForeignKeyError) as error:
