@@ -15,6 +15,7 @@ from dataflow.catalog import Catalog, Column, Constraint, Table
 from dataflow.errors import DataFlowError, InputError, ModelError
 from dataflow.migrations import discovery, relating
 from dataflow.migrations.discovery import described
+from dataflow.migrations.registry import dump, restore
 
 
 def table(name: str, columns: dict[str, str], *constraints: Constraint, key: str = "id", **more: Any) -> Table:
@@ -315,6 +316,18 @@ POSTGRES_TYPES: list[tuple[str, str, Any, Any]] = [
     ("text[]", "'{a,b}'", ["a", "b"], []),
     ("int8[]", "'{1,2}'", [1, 2], [2**62]),
     ("numeric[]", "'{1.10}'", [Decimal("1.1")], [Decimal("0.1")]),
+    ("numeric(10,2)[]", "'{1.10}'", [Decimal("1.1")], [Decimal("0.1")]),
+    ("int4[]", "'{1,2}'", [1, 2], []),
+    ("int2[]", "'{1,2}'", [1, 2], [-1]),
+    ("varchar(5)[]", "'{a,b}'", ["a", "b"], []),
+    ("float4[]", "'{0.5}'", [0.5], [0.25]),
+    ("bool[]", "'{t}'", [True], [False]),
+    ("timestamptz[]", "'{2025-01-31 12:30:00.25Z}'", [INSTANT], []),
+    ("timestamp", "'2025-01-31 12:30:00.25'", INSTANT, INSTANT.replace(microsecond=0)),
+    ("timestamp[]", "'{2025-01-31 12:30:00.25}'", [INSTANT], []),
+    ("date[]", "'{2025-01-31}'", [date(2025, 1, 31)], []),
+    ("time[]", "'{12:30}'", [time(12, 30)], []),
+    ("uuid[]", f"'{{{UUID(int=7)}}}'", [UUID(int=7)], []),
 ]
 
 
@@ -379,6 +392,54 @@ def test_a_column_of_postgres_that_no_type_keeps_is_left_out(foreign: Callable[.
     db = foreign(f"CREATE TABLE value (id serial PRIMARY KEY, v {kind})")
     assert list(db.register_schema_as_models()["skipped"]) == ["value.v"]
     assert db.express_sync.create("Value", {}) == {"id": 1}
+
+
+def test_an_enum_type_becomes_an_enum(foreign: Callable[..., DataFlow]) -> None:
+    db = foreign("""
+        CREATE TYPE order_status AS ENUM ('new', 'on hold', '2nd');
+        CREATE TABLE value (id serial PRIMARY KEY, v order_status, many order_status[]);
+        INSERT INTO value (v, many) VALUES ('on hold', '{new}')""")
+    assert db.register_schema_as_models()["skipped"] == {}
+    kind = db.get_spec("Value").fields["v"].type
+    enum = kind.enum  # type: ignore[attr-defined]
+    assert (enum.__name__, list(enum.__members__)) == ("OrderStatus", ["new", "on_hold", "value_3"])
+    faithful(db, enum.on_hold, enum.new)
+    nodes = db.express_sync
+    assert nodes.list("Value", filter={"many": {"$contains": "new"}})["count"] == 1
+    assert nodes.update("Value", 1, {"many": {"$append": "2nd"}})["many"] == [enum.new, enum.value_3]
+    assert nodes.list("Value", filter={"v": "on hold"}, sort=["-v"])["count"] > 1
+    with pytest.raises(InputError, match="expected one of new, on hold, 2nd"):
+        nodes.create("Value", {"v": "gone"})
+    entry = dump(db.get_spec("Value"))
+    with foreign("SELECT 1") as again:
+        assert restore(again.core, {"Value": entry})["reconstructed_models"] == ["Value"]
+        assert again.express_sync.create("Value", {"v": "new"})["v"].value == "new"
+
+
+@pytest.mark.parametrize("kind", ["int4[]", "varchar[]", "timestamp[]", "int8[]"])
+def test_arrays_are_searched_and_appended_to_as_their_columns_are(foreign: Callable[..., DataFlow], kind: str) -> None:
+    db = foreign(f"CREATE TABLE value (id serial PRIMARY KEY, v {kind})")
+    db.register_schema_as_models()
+    item: Any = {"i": 5, "v": "x", "t": INSTANT}[kind[0]]
+    db.express_sync.create("Value", {"v": [item]})
+    for document in ({"$contains": item}, {"$overlap": [item]}, [item], {"$in": [[item]]}):
+        assert db.express_sync.list("Value", filter={"v": document})["count"] == 1
+    assert db.express_sync.update("Value", 1, {"v": {"$append": item}})["v"] == [item, item]
+
+
+def test_timestamps_without_zone_are_utc_whatever_the_server_thinks(foreign: Any) -> None:
+    foreign.run("CREATE TABLE value (id serial PRIMARY KEY, v timestamp); INSERT INTO value (v) VALUES ('2025-01-31')")
+    change = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {} timezone {}', current_database()); END $$"
+    foreign.run(change.format("SET", "= ''Asia/Tokyo''"))
+    db = foreign("SELECT 1")
+    try:
+        db.register_schema_as_models()
+        faithful(db, datetime(2025, 1, 31, tzinfo=UTC), INSTANT)
+        stored = foreign.run("SELECT DISTINCT v::text FROM value WHERE v IS NOT NULL ORDER BY 1")
+        assert stored == [("2025-01-31 00:00:00",), ("2025-01-31 12:30:00.25",)]
+    finally:
+        db.close()
+        foreign.run(change.format("RESET", ""))
 
 
 def test_digits_that_a_column_would_round_off_are_refused(foreign: Callable[..., DataFlow]) -> None:

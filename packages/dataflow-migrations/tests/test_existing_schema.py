@@ -107,8 +107,9 @@ def test_tables_of_others_become_models_and_what_cannot_is_named(either: Callabl
     answer = db.register_schema_as_models()
     assert answer["models"] == {model: MODELS[model] for model in answer["models"]}
     assert answer["models"].keys() == MODELS.keys()
-    left_out = {"import_log", "customers.mood", "customers.mail", "customers.address"}
-    assert answer["skipped"].keys() - {"products.tags"} == left_out
+    left_out = {"import_log", "customers.mood", "customers.mail", "customers.address", "products.tags"}
+    kept = {"customers.mood", "products.tags"} if db.core.dialect.name == "postgresql" else set()
+    assert answer["skipped"].keys() == left_out - kept
     assert set(db.get_spec("Customer").unique_keys) == {("customer_id",), ("vat",)}
     relations = {name: sorted(model.relations) for name, model in db.core.models.items()}
     assert relations == {

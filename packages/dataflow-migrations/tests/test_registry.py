@@ -262,6 +262,10 @@ _STORED = [
         own.ScaledType(2),
         own.NumberType(),
         own.DocumentType(),
+        own.TimestampType(),
+        own.WholeType("integer"),
+        own.TextType("character varying"),
+        own.NativeEnumType(Color, "mood"),
         own.InstantTextType(),
         own.TimeTextType(),
     )

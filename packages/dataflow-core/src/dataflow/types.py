@@ -51,6 +51,11 @@ class FieldType:
         """The only stored texts allowed, or an empty tuple."""
         return ()
 
+    @property
+    def column(self) -> str:
+        """The SQL type of its column, as the database writes it, where others chose another than the dialect would."""
+        return ""
+
     def __str__(self) -> str:
         return self.name
 

@@ -8,6 +8,8 @@ import types
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +17,7 @@ import attrs
 
 from dataflow.catalog import Catalog, Column
 from dataflow.migrations import existing as own
+from dataflow.migrations.class_names import class_name
 
 _ARGUMENTS = re.compile(r"\s*\(([^)]*)\)")
 _POSTGRES: Mapping[str, Any] = {
@@ -26,12 +29,18 @@ _POSTGRES: Mapping[str, Any] = {
     "double precision": float, "float8": float,
     "numeric": Decimal,
     "date": date, "time": time, "time without time zone": time,
-    "timestamp": datetime, "timestamp without time zone": datetime,
+    "timestamp": own.Stored(own.TimestampType()), "timestamp without time zone": own.Stored(own.TimestampType()),
     "timestamp with time zone": datetime, "timestamptz": datetime,
     "uuid": UUID, "json": Any, "jsonb": Any, "bytea": bytes,
 }  # fmt: skip
-_IN_ARRAYS = frozenset(["bigint", "text", "double precision", "numeric", "boolean", "date", "uuid", "bytea"])
-"""Types of elements that are the framework's own: PostgreSQL compares an array only with one of the same type."""
+_IN_ARRAYS: Mapping[str, Any] = {
+    **{name: _POSTGRES[name] for name in ("bigint", "text", "double precision", "numeric", "boolean", "date", "uuid")},
+    **{name: _POSTGRES[name] for name in ("bytea", "real", "timestamp without time zone", "timestamp with time zone")},
+    **{name: own.Stored(own.WholeType(name)) for name in ("smallint", "integer")},
+    "time without time zone": time,
+    "character varying": own.Stored(own.TextType("character varying")),
+}
+"""Types of elements; PostgreSQL compares an array only with one of the same type."""
 _WHOLE = re.compile(r"(unsigned )?(tiny|small|medium|big |big)?int(eger|2|4|8)?( unsigned| signed)?")
 _SQLITE: tuple[tuple[str, Any], ...] = (
     (r"(var|n|nvar|var |varying |native |native var)?char(acter)?2?( varying)?", str),
@@ -81,14 +90,36 @@ def _of_postgres(written: str, catalog: Catalog) -> Any:
     arguments = _ARGUMENTS.search(written)
     base = _ARGUMENTS.sub("", written)
     if base.endswith("[]"):
-        if base[:-2] not in _IN_ARRAYS or (arguments and base != "numeric[]"):
+        name = base[:-2]
+        item = _IN_ARRAYS.get(name, _enum(name, catalog))
+        if item is None or (arguments and name not in ("numeric", "character varying")):
             return Refused(f"no field type compares arrays as {written} needs it")
-        return types.GenericAlias(list, (_of_postgres(written[:-2], catalog),))
+        if arguments and name == "numeric":
+            item = _scaled(arguments[1])
+        return types.GenericAlias(list, (item,))
     if base == "numeric" and arguments:
-        return own.Stored(own.ScaledType(max(int((arguments[1] + ",0").split(",")[1]), 0)))
-    found = _POSTGRES.get(base)
-    if found is not None:
-        return found
-    if written.rpartition(".")[2].strip('"') in catalog.enums:
-        return Refused(f"values of the enum type {written} cannot be written yet")
-    return Refused(f"there is no field type for {written}")
+        return _scaled(arguments[1])
+    found = _POSTGRES.get(base, _enum(written, catalog))
+    return Refused(f"there is no field type for {written}") if found is None else found
+
+
+def _scaled(arguments: str) -> own.Stored:
+    return own.Stored(own.ScaledType(max(int(f"{arguments},0".split(",")[1]), 0)))
+
+
+def _enum(written: str, catalog: Catalog) -> own.Stored | None:
+    """Return the annotation for an enum type of the schema."""
+    found = catalog.enums.get(written.strip('"').replace('""', '"'))
+    return None if found is None else own.Stored(own.NativeEnumType(_enum_class(found.name, found.labels), written))
+
+
+@lru_cache(maxsize=1000)
+def _enum_class(name: str, labels: tuple[str, ...]) -> type[Enum]:
+    """Build the class of an enum type, once; members are called as their labels where that is an identifier."""
+    members: dict[str, str] = {}
+    for place, label in enumerate(labels, 1):
+        called = re.sub(r"\W", "_", label)
+        usable = called.isidentifier() and not called.startswith("_") and called not in ("mro", *members)
+        members[called if usable else f"value_{place}"] = label
+    made: Any = Enum  # its functional form, whose name is not known here
+    return made(class_name(name) or "Choice", members)  # type: ignore[no-any-return]

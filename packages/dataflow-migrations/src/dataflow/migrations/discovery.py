@@ -381,7 +381,8 @@ def _options(draft: _Draft) -> dict[str, Any]:
     given = [name for name in draft.fields if name not in computed and _is_given(draft, columns[name])]
     options: dict[str, Any] = {"existing": True, "primary_key": list(draft.key)}
     stamps = [draft.fields.get(name) for name in ("created_at", "updated_at")]
-    options["timestamps"] = all(found is datetime or found == own.Stored(own.InstantTextType()) for found in stamps)
+    instants = (datetime, own.Stored(own.InstantTextType()), own.Stored(own.TimestampType()))
+    options["timestamps"] = all(found in instants for found in stamps)
     if options["timestamps"]:
         given = [name for name in given if name not in ("created_at", "updated_at")]
     if given:

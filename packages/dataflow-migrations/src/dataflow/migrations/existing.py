@@ -39,6 +39,70 @@ class SingleType(t.FloatType):
     def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
         return t.FieldType.accept_column(self, values, nullable=nullable)
 
+    @property
+    def column(self) -> str:
+        return "real"
+
+
+@attrs.frozen
+class WholeType(t.IntType):
+    """Integers of arrays of ``smallint`` and ``integer``, which PostgreSQL compares only with their own kind.
+
+    Attributes:
+        written: the SQL type.
+    """
+
+    written: str
+
+    @property
+    def column(self) -> str:
+        return self.written
+
+
+@attrs.frozen
+class TextType(t.StrType):
+    """Text of arrays of ``varchar``; see `WholeType`.
+
+    Attributes:
+        written: the SQL type.
+    """
+
+    written: str
+
+    @property
+    def column(self) -> str:
+        return self.written
+
+
+@attrs.frozen
+class NativeEnumType(t.EnumType):
+    """Members of an Enum in a column of an enum type of PostgreSQL.
+
+    Attributes:
+        written: the SQL type.
+    """
+
+    written: str
+
+    @property
+    def column(self) -> str:
+        return self.written
+
+
+@attrs.frozen
+class TimestampType(t.DateTimeType):
+    """Instants of a column without time zone, where they are kept as UTC."""
+
+    @property
+    def column(self) -> str:
+        return "timestamp without time zone"
+
+    def accept(self, value: Any) -> datetime:
+        return super().accept(value).replace(tzinfo=None)
+
+    def accept_column(self, values: list[Any], *, nullable: bool) -> list[Any]:
+        return t.FieldType.accept_column(self, values, nullable=nullable)
+
 
 class PaddedType(t.StrType):
     """Text of ``char(n)``, where spaces at the end mean nothing: they are neither stored, compared nor shown."""

@@ -43,6 +43,9 @@ _EXISTING: tuple[type[t.FieldType], ...] = (
     own.ScaledType,
     own.NumberType,
     own.DocumentType,
+    own.TimestampType,
+    own.WholeType,
+    own.TextType,
     own.InstantTextType,
     own.TimeTextType,
 )
@@ -104,9 +107,12 @@ def _dump_type(kind: t.FieldType, plugins: "PluginSet | None") -> dict[str, Any]
         return {"kind": "array", "item": _dump_type(kind.item, plugins)}
     if isinstance(kind, t.EnumType):
         members = [[name, to_wire(_plain(member.value))] for name, member in kind.enum.__members__.items()]
-        return {"kind": "enum", "name": kind.enum.__name__, "members": members}
+        entry = {"kind": "enum", "name": kind.enum.__name__, "members": members}
+        return {**entry, "column": kind.column} if isinstance(kind, own.NativeEnumType) else entry
     if isinstance(kind, own.ScaledType):
         return {"kind": _NAMES[own.ScaledType], "scale": kind.scale}
+    if isinstance(kind, (own.WholeType, own.TextType)):
+        return {"kind": _NAMES[type(kind)], "column": kind.written}
     if type(kind) in _NAMES:
         return {"kind": _NAMES[type(kind)]}
     for name, (_, known) in _custom(plugins).items():
@@ -224,7 +230,9 @@ def _restore_type(data: Mapping[str, Any], plugins: "PluginSet | None") -> Any:
     if kind == "array":
         return types.GenericAlias(list, (_restore_type(data["item"], plugins),))
     if kind == "enum":
-        return Enum(data["name"], [(name, from_wire(value)) for name, value in data["members"]])
+        made: Any = Enum  # its functional form, whose name is not known here
+        enum = made(data["name"], [(name, from_wire(value)) for name, value in data["members"]])
+        return own.Stored(own.NativeEnumType(enum, data["column"])) if "column" in data else enum
     if kind == "custom":
         known = _custom(plugins).get(data["name"])
         if known is not None:
@@ -237,4 +245,5 @@ def _restore_type(data: Mapping[str, Any], plugins: "PluginSet | None") -> Any:
         raise ModelError(msg, hint="upgrade workflow-dataflow-migrations", code="unknown-type")
     if found in _PLAIN:
         return _PLAIN[found]
-    return own.Stored(found(data["scale"]) if found is own.ScaledType else found())
+    parameters = [data[name] for name in ("scale", "column") if name in data]
+    return own.Stored(found(*parameters))

@@ -97,6 +97,19 @@ def _hex(value: bytes) -> str:
     return "\\x" + value.hex()
 
 
+class Declared(sa.types.UserDefinedType[Any]):
+    """A column type that others chose, as PostgreSQL writes it: parameters are cast to it."""
+
+    cache_ok = True
+    render_bind_cast = True
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.text
+
+
 def quoted(text: str) -> str:
     """Write a text literal (with standard_conforming_strings, the default since PostgreSQL 9.1)."""
     return "'" + text.replace("'", "''") + "'"
@@ -142,6 +155,8 @@ class PostgreSQL(Expressions, Bulk, Confining, ChangeLog):
 
     # -- types ----------------------------------------------------------------------------------------------------
     def column_type(self, field: t.FieldType) -> sa.types.TypeEngine[Any]:
+        if field.column:
+            return Declared(field.column)
         if isinstance(field, t.ArrayType):
             return pg.ARRAY(self.column_type(field.item))
         if isinstance(field, t.EnumType) and self.native_enums:
