@@ -2,7 +2,7 @@
 
 Core alone has no database: these tests run on SQLite and PostgreSQL, so the packages of both must be installed, and
 workflow-dataflow-testing, which starts the server. What core says about a package that is missing is tested with the
-package disabled, so workflow-dataflow-enterprise must be installed as well.
+package disabled, so workflow-dataflow-enterprise and workflow-dataflow-migrations must be installed as well.
 """
 
 import sqlite3

@@ -834,7 +834,8 @@ def test_a_column_that_changed_its_type_meanwhile_takes_the_new_values(postgres_
         declare(first, int)
         declare(second, str)
         assert write(first, "a", 1) == STAGED
-        postgres_server.psql("ALTER TABLE entries ALTER COLUMN v TYPE text", database=database_of(postgres_database))
+        altered = 'ALTER TABLE entries ALTER COLUMN v TYPE text COLLATE "C"'
+        postgres_server.psql(altered, database=database_of(postgres_database))
         assert write(second, "b", "text") == STAGED
 
 

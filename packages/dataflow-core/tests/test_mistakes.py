@@ -2989,7 +2989,8 @@ def option_of_a_later_release(shop):
     """,
 )
 def migration_without_its_package(shop):
-    shop.db.register_schema_as_models(tables=["users"])
+    with DataFlow(f"sqlite:///{shop.path}", disable={"migrations"}) as alone:
+        alone.register_schema_as_models(tables=["users"])
 
 
 @mistake(
@@ -3041,7 +3042,7 @@ def missing_table_of_an_existing_schema(shop):
     """,
 )
 def missing_column(shop):
-    with DataFlow(f"sqlite:///{shop.path}") as other:
+    with DataFlow(f"sqlite:///{shop.path}", disable={"migrations"}) as other:
 
         @other.model
         class Note:
@@ -3060,7 +3061,7 @@ def missing_column(shop):
     """,
 )
 def missing_columns_of_a_table_without_timestamps(shop):
-    with DataFlow(f"sqlite:///{shop.path}") as other:
+    with DataFlow(f"sqlite:///{shop.path}", disable={"migrations"}) as other:
 
         @other.model
         class Event:

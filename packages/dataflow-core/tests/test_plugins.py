@@ -190,7 +190,9 @@ def test_a_tolerant_plugin_set_collects_the_fault_and_keeps_the_other_plugins(ma
     bad = make()
     setting = SettingSpec("colour", str, "blue")
     plugins = PluginSet(
-        [bad, plugin("zebra", dataflow_settings=lambda: [setting])], disabled=frozenset({"enterprise"}), strict=False
+        [bad, plugin("zebra", dataflow_settings=lambda: [setting])],
+        disabled=frozenset({"enterprise", "migrations"}),
+        strict=False,
     )
     (broken,) = [info for info in plugins.infos if info.state == "broken"]
     assert broken.reason.startswith(f"plugin {broken.name!r}")
@@ -325,9 +327,7 @@ CONFLICTS = {
     ),
     "node type 'MailNode'": twice("dataflow_workflow_nodes", lambda: [NodeSpec("MailNode", "mail", "x:Y")]),
     "runtime 'durable'": twice("dataflow_runtimes", lambda: [RuntimeSpec("durable", "x:Y")]),
-    "migration engine for 'schema'": twice(
-        "dataflow_migration_engines", lambda: [MigrationEngineSpec("schema", "x:Y")]
-    ),
+    "migration engine for 'risk'": twice("dataflow_migration_engines", lambda: [MigrationEngineSpec("risk", "x:Y")]),
     "cache backend for tin://": twice("dataflow_backends", lambda: [BackendSpec("cache", "tin", "x:Y")]),
     "command 'paint'": twice("dataflow_commands", lambda: [CommandSpec("paint", "Paint.", "x:Y")]),
     "health check 'queue'": twice("dataflow_health", lambda: [HealthCheck("queue", asyncio.sleep)]),
@@ -776,11 +776,11 @@ def test_a_runtime_is_found_by_its_name():
 
 
 class Engine:
-    def __init__(self, db):
-        self.db = db
+    def __init__(self, core):
+        self.core = core
 
     async def auto_migrate(self, *, dry_run):
-        return True, [f"{self.db.config.url.scheme} {dry_run}"]
+        return True, [f"{self.core.config.url.scheme} {dry_run}"]
 
     def register_schema_as_models(self, tables):
         return {"generated_nodes": {table: {} for table in tables}}
@@ -791,11 +791,12 @@ class Engine:
 
 def test_a_migration_engine_serves_the_calls_of_its_role():
     engines = plugin("engines", dataflow_migration_engines=lambda: [MigrationEngineSpec("schema", Engine)])
-    with DataFlow(":memory:", plugins=[engines]) as db:
+    with DataFlow(":memory:", plugins=[engines], disable={"migrations"}) as db:
         assert asyncio.run(db.auto_migrate(dry_run=True)) == (True, ["sqlite True"])
         assert db.register_schema_as_models(tables=["notes"]) == {"generated_nodes": {"notes": {}}}
         assert db.reconstruct_models_from_registry() == {"reconstructed": 0}
-    with DataFlow(":memory:") as db, pytest.raises(MissingCapability, match="migrations package"):
+    alone = DataFlow(":memory:", disable={"migrations"})
+    with alone as db, pytest.raises(MissingCapability, match="migrations package"):
         asyncio.run(db.auto_migrate(dry_run=True))
 
 
@@ -977,7 +978,7 @@ def lacking_a_column(tmp_path):
     url = f"sqlite:///{tmp_path}/app.db"
     with DataFlow(url) as db:
         one_model(db).express_sync.create("Note", {})
-    with DataFlow(url) as db:
+    with DataFlow(url, disable={"migrations"}) as db:
 
         @db.model
         class Note:
@@ -988,7 +989,7 @@ def lacking_a_column(tmp_path):
 
 
 def migrating():
-    with DataFlow(":memory:") as db:
+    with DataFlow(":memory:", disable={"migrations"}) as db:
         asyncio.run(db.auto_migrate())
 
 
@@ -1065,7 +1066,7 @@ def test_every_setting_of_a_part_has_a_hint_for_those_who_lack_its_package():
         return {name for scope, name in PluginSet(disabled=disabled).settings if scope == "instance"}
 
     hinted = {**_table("setting"), **_table("unknown_setting")}
-    for package in ("enterprise", "postgres", "sqlite"):
+    for package in ("enterprise", "migrations", "postgres", "sqlite"):
         own = declared(frozenset()) - declared(frozenset({package}))
         assert own == {name for name, found in hinted.items() if found == package}
 

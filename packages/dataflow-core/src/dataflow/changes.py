@@ -23,7 +23,8 @@ class Change:
     Attributes:
         kind: ``create_table drop_table rename_table alter_table`` (options, comment), ``add_column drop_column
             rename_column alter_column``, ``add_constraint drop_constraint rename_constraint``, ``create_index
-            drop_index rename_index``, ``create_… drop_… alter_…`` of ``trigger policy view function sequence enum``.
+            drop_index rename_index``, ``rename_sequence``, ``create_… drop_… alter_…`` of ``trigger policy view
+            function sequence enum``.
         table: of the table (where it is renamed: the new name), or "" for what belongs to none.
         name: of the column, constraint …; of the table itself for changes of whole tables.
         before: the object of `dataflow.catalog` as it is; None for what is created.

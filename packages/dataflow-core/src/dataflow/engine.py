@@ -281,10 +281,8 @@ class DataFlow:
     def discover_schema(self, *, use_real_inspection: bool = True) -> dict[str, dict[str, Any]]:
         """Return table -> ``{"columns": {name -> {type, nullable, primary_key, default}}}`` of the database."""
         self._real(use_real_inspection)
-        engine = self.core.schema_engine
-        if hasattr(engine, "discover_schema"):
-            return engine.discover_schema()  # type: ignore[no-any-return]
-        return self.core.ask(self._discover())
+        found = getattr(self.core.schema_engine, "discover_schema", lambda: None)()
+        return self.core.ask(self._discover()) if found is None else found
 
     def _discover(self) -> Program[dict[str, dict[str, Any]]]:
         found = {}

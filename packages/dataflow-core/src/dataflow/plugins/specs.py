@@ -160,7 +160,8 @@ class MigrationEngineSpec:
     ``look(models) -> Program[str]``: asked when models are first used: "" (all is there), "create" or "migrate".
     ``create(models) -> Program[None]``: makes tables that are missing; in a transaction that holds the schema lock.
     ``bring(models, call) -> Program[None]``: adapts tables that are there, or raises `SchemaError` with what to do.
-    ``discover_schema() -> dict``; ``hint``: how to add a missing column, where that is not allowed by itself.
+    ``discover_schema() -> dict``, or None where it cannot tell more than core.
+    ``hint``: how to add a missing column, where that is not allowed by itself.
     """
 
     role: str

@@ -11,11 +11,12 @@ from dataflow.dialect import Program
 from dataflow.errors import SchemaError
 from dataflow.migrations.deciding import UNDOES, check_flags, level_of, refusal, somebody_there, undoing, wishes_of
 from dataflow.migrations.execution import Execution, Limits, MigrationError, who
-from dataflow.migrations.first_use import HINT, FirstUse, Registry
+from dataflow.migrations.first_use import CREATE, HINT, READY, FirstUse, Registry
 from dataflow.migrations.journal import FAILED, HISTORY, STEPS, UNDONE, Entry, Journal
 from dataflow.migrations.plan import Plan, PlannedStep
-from dataflow.migrations.planning import Planner, Wishes, editor_of
+from dataflow.migrations.planning import Planner, Wishes, can_migrate, editor_of
 from dataflow.migrations.preview import answers, ask
+from dataflow.schema import create_missing, lacks
 from dataflow.session import Call
 
 if TYPE_CHECKING:
@@ -70,11 +71,16 @@ class SchemaEngine:
     # -- first use of models ----------------------------------------------------------------------------------------
     def look(self, models: Sequence["BoundModel"]) -> Program[str]:
         """Tell what models need before they can be used: "" (nothing), "create" or "migrate"."""
+        if not can_migrate(self.core.dialect, self.core.plugins):  # then as core does alone
+            return CREATE if (yield from lacks(models, self.core.dialect)) else READY
         return (yield from self.first_use.look(models))
 
     def create(self, models: Sequence["BoundModel"]) -> Program[None]:
         """Create tables that are missing; in a transaction that holds the schema lock."""
-        yield from self.first_use.create(models)
+        if can_migrate(self.core.dialect, self.core.plugins):
+            yield from self.first_use.create(models)
+        else:
+            yield from create_missing(models, self.core.dialect, create=True)
 
     def bring(self, models: Sequence["BoundModel"], call: Call) -> Program[None]:
         """Add what tables lack; outside a transaction, unless the call joined one.
@@ -321,10 +327,12 @@ class SchemaEngine:
         return (yield from self._execution(()).run(back, note=note, outcome=entry.outcome.reverse))
 
     # -- models of tables ---------------------------------------------------------------------------------------------
-    def discover_schema(self) -> dict[str, dict[str, Any]]:
-        """Return what the database holds: table -> columns, keys, indexes."""
+    def discover_schema(self) -> dict[str, dict[str, Any]] | None:
+        """Return what the database holds: table -> columns, keys, indexes; None where its dialect cannot tell."""
         from dataflow.migrations.discovery import described
 
+        if not can_migrate(self.core.dialect, self.core.plugins):
+            return None
         return described(self._run_sync(self.editor.inspect()))
 
     def register_schema_as_models(

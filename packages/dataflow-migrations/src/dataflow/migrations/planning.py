@@ -22,7 +22,6 @@ from dataflow.migrations.renames import Renames
 from dataflow.migrations.risk import RiskLevel, level_of
 from dataflow.migrations.target import target
 from dataflow.plugins import specs
-from dataflow.plugins.hints import extra_for
 from dataflow.plugins.manager import PluginSet
 from dataflow.schema import create_tables, statements
 
@@ -74,17 +73,27 @@ def ddl_hash(model: "BoundModel", dialect: Dialect) -> str:
     return hashlib.sha256(json.dumps(statements(model, dialect)).encode()).hexdigest()
 
 
+def can_migrate(dialect: Dialect, plugins: PluginSet) -> bool:
+    """Tell whether a dialect has a schema editor."""
+    return _editor(dialect, plugins) is not None
+
+
 def editor_of(dialect: Dialect, plugins: PluginSet) -> SchemaEditor:
     """Return the schema editor of a dialect.
 
     Raises:
         MissingCapability: it has none.
     """
-    found = next((spec for spec in plugins.dialects.values() if spec.name == dialect.name), None)
-    if found is None or found.schema_editor is None:
+    reference = _editor(dialect, plugins)
+    if reference is None:
         msg = f"the dialect {dialect.name} cannot migrate schemas"
-        raise MissingCapability(msg, hint=extra_for("capability", "schema_editor") or "change the schema by hand")
-    return specs.load(found.schema_editor)(dialect)  # type: ignore[no-any-return]
+        raise MissingCapability(msg, hint="change the schema by hand, or use a dialect with a schema editor")
+    return specs.load(reference)(dialect)  # type: ignore[no-any-return]
+
+
+def _editor(dialect: Dialect, plugins: PluginSet) -> specs.Reference | None:
+    found = next((spec for spec in plugins.dialects.values() if spec.name == dialect.name), None)
+    return None if found is None else found.schema_editor
 
 
 class Planner:

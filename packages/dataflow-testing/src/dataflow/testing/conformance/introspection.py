@@ -135,7 +135,7 @@ class TestIntrospection(Suite):
     @requires("shared_database")
     def test_a_column_that_is_missing_is_named_and_nothing_is_changed(self, bench: Bench, database_url: str) -> None:
         bench.create("Shelf", {"label": "a"})
-        with DataFlow(database_url) as other:
+        with DataFlow(database_url, auto_migrate=False) as other:
             fields = {"label": str, "depth": int | None, "width": float, "colour": str}
             other.model(type("Shelf", (), {"__annotations__": fields, "__tablename__": "schema_shelves"}))
             with pytest.raises(SchemaError) as caught:
