@@ -141,6 +141,7 @@ class Plan:
                 planned.step.inverse or (),
                 locks=planned.step.locks,
                 data_loss="possible",
+                details={name: value for name, value in planned.step.details.items() if name == "clears"},
             )
             for planned in reversed(made)
             if planned.step.inverse
