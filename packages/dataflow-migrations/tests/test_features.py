@@ -1,0 +1,156 @@
+"""Models with features of the enterprise package follow their models too, and their features go on meanwhile."""
+
+import asyncio
+
+import pytest
+
+from dataflow.errors import SchemaError, UniqueError, VersionConflict
+
+ALL = {"multi_tenant": True, "soft_delete": True, "versioned": True, "audit_log": True}
+
+
+def invoice(db, options, *, more=None, kinds=None, indexes=()):
+    """Register a model with a number and more fields."""
+    annotations = {"number": str, **(kinds or {})}
+    unique = {"name": "uq_invoice_number", "fields": ["number"], "unique": True}
+    members = {"__annotations__": annotations, "__dataflow__": options, "__indexes__": [unique, *indexes]}
+    return db.model(type("Invoice", (), {**members, **(more or {})}))
+
+
+def migrate(db, **options):
+    return asyncio.run(db.auto_migrate(auto_confirm=True, **options))
+
+
+def numbers(db):
+    return [record["number"] for record in db.express_sync.list("Invoice")["records"]]
+
+
+def audited(db):
+    return [entry["action_type"] for entry in db.express_sync.call("audit", "Invoice")["entries"]]
+
+
+@pytest.mark.parametrize("isolation", ["shared", "strict"])
+def test_a_model_with_all_features_gets_a_column_and_keeps_its_promises(opening, isolation):
+    db = opening(tenant_isolation=isolation)
+    invoice(db, ALL)
+    for tenant in ("acme", "bolt"):
+        with db.tenant(tenant), db.actor("ann"):
+            db.express_sync.create("Invoice", {"number": "1"})
+    db.close()
+
+    db = opening(tenant_isolation=isolation)
+    invoice(db, ALL, kinds={"paid": bool}, more={"paid": False}, indexes=[{"name": "by_paid", "fields": ["paid"]}])
+    with db.tenant("acme"), db.actor("bob"):
+        (record,) = db.express_sync.list("Invoice")["records"]
+        assert (record["paid"], record["version"]) == (False, 1)
+        db.express_sync.update("Invoice", record["id"], {"paid": True, "version": 1})
+        with pytest.raises(VersionConflict):
+            db.express_sync.update("Invoice", record["id"], {"paid": False, "version": 1})
+        with pytest.raises(UniqueError):
+            db.express_sync.create("Invoice", {"number": "1"})
+        db.express_sync.delete("Invoice", record["id"])
+        assert numbers(db) == []
+        assert audited(db)[-2:] == ["update", "soft_delete"]
+    with db.tenant("bolt"):
+        assert numbers(db) == ["1"]
+        assert db.express_sync.list("Invoice")["records"][0]["paid"] is False
+    assert db.core.schema_engine.plan_sync().steps == ()
+    assert db.health()["ok"], db.health()
+
+
+@pytest.mark.parametrize("isolation", ["shared", "strict"])
+def test_a_table_with_all_features_is_changed_and_they_go_on(opening, isolation):
+    db = opening(tenant_isolation=isolation)
+    invoice(db, ALL, kinds={"amount": int, "old": str | None}, more={"old": None})
+    with db.tenant("acme"), db.actor("ann"):
+        db.express_sync.create("Invoice", {"number": "1", "amount": 5, "old": "x"})
+    db.close()
+
+    db = opening(tenant_isolation=isolation)
+    invoice(db, ALL, kinds={"amount": str})
+    with db.tenant("acme"), pytest.raises(SchemaError, match="more than additions"):
+        numbers(db)
+    assert migrate(db, max_risk_level="HIGH")[0]
+    with db.tenant("acme"), db.actor("bob"):
+        (record,) = db.express_sync.list("Invoice")["records"]
+        assert record["amount"] == "5"
+        db.express_sync.update("Invoice", record["id"], {"amount": "6"})
+        db.express_sync.delete("Invoice", record["id"])
+        assert audited(db)[-2:] == ["update", "soft_delete"]
+    with db.tenant("bolt"):
+        assert numbers(db) == []
+    assert db.core.schema_engine.plan_sync().steps == ()
+    assert db.health()["ok"], db.health()
+
+
+@pytest.mark.parametrize("option", ["soft_delete", "versioned", "audit_log"])
+def test_a_feature_can_be_switched_on_for_a_table_with_records(opening, option):
+    db = opening()
+    invoice(db, {})
+    db.express_sync.create("Invoice", {"number": "1"})
+    db.close()
+
+    db = opening()
+    invoice(db, {option: True})
+    migrate(db, max_risk_level="HIGH")
+    assert numbers(db) == ["1"]
+    db.express_sync.update("Invoice", 1, {"number": "2"})
+    db.express_sync.delete("Invoice", 1)
+    assert numbers(db) == []
+    if option == "soft_delete":
+        assert db.express_sync.count("Invoice", only_deleted=True)["count"] == 1
+        db.express_sync.create("Invoice", {"number": "2"})
+    if option == "audit_log":
+        assert audited(db)[-2:] == ["update", "delete"]
+    assert db.core.schema_engine.plan_sync().steps == ()
+
+
+def test_tenancy_can_be_switched_on_where_it_is_said_whose_the_records_are(opening):
+    db = opening()
+    invoice(db, {})
+    db.express_sync.create("Invoice", {"number": "1"})
+    db.close()
+
+    db = opening()
+    invoice(db, {"multi_tenant": True})
+    with db.tenant("acme"), pytest.raises(SchemaError, match="what do existing rows of invoices get as tenant_id"):
+        numbers(db)
+    assert migrate(db, max_risk_level="HIGH", backfill={"Invoice.tenant_id": "acme"})[0]
+    with db.tenant("acme"):
+        assert numbers(db) == ["1"]
+    with db.tenant("bolt"):
+        assert numbers(db) == []
+        db.express_sync.create("Invoice", {"number": "1"})
+    assert db.core.schema_engine.plan_sync().steps == ()
+
+
+def test_each_tenant_s_own_place_follows_by_itself(opening, tmp_path):
+    isolation = "database" if opening.dialect == "sqlite" else "schema"
+
+    def release(**more):
+        db = opening(
+            tenant_isolation=isolation,
+            multi_tenant=True,
+            **({} if isolation == "database" else {"postgres_schema": None}),
+        )
+        invoice(db, {}, **more)
+        return db
+
+    def tenants():
+        return (
+            [f"{name}{len(str(tmp_path)) % 7}" for name in ("acme", "bolt")]
+            if isolation == "schema"
+            else ["acme", "bolt"]
+        )
+
+    db = release()
+    for tenant in tenants():
+        with db.tenant(tenant):
+            db.express_sync.create("Invoice", {"number": tenant})
+    db.close()
+    db = release(kinds={"paid": bool}, more={"paid": False})
+    for tenant in tenants():
+        with db.tenant(tenant):
+            (record,) = db.express_sync.list("Invoice")["records"]
+            assert (record["number"], record["paid"]) == (tenant, False)
+            assert db.core.schema_engine.plan_sync().steps == ()
