@@ -184,6 +184,30 @@ def test_a_schema_built_aside_reads_as_the_same_objects_made_in_place(editing):
     assert not editing.pg.server.rows("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'dataflow_shadow%'")
 
 
+def test_expressions_read_the_same_once_they_were_made_of_what_was_read(editing):
+    editing.execute(r"""
+        CREATE TABLE t (s varchar(9) CHECK (s IN ('a', 'it''s', E'b\\\\c')), n varchar CHECK (n NOT IN ('x', NULL)),
+            g text GENERATED ALWAYS AS (CASE WHEN s IN ('a', 'b') THEN 'x' END) STORED);
+        CREATE INDEX i ON t ((s IN ('a', 'b'))) WHERE s IN ('a', 'b');
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER w BEFORE UPDATE ON t FOR EACH ROW WHEN (NEW.s IN ('a', 'b')) EXECUTE FUNCTION f();
+        CREATE POLICY p ON t USING (s IN ('a', 'b')) WITH CHECK (s IN ('a', 'b'));
+        CREATE VIEW v AS SELECT s FROM t WHERE s IN ('a', 'b');
+    """)
+    found = editing.inspect()
+    table, view = found.tables["t"], found.views["v"]
+    for check in (each for each in table.constraints if each.kind == "check"):
+        editing.execute(f"ALTER TABLE t DROP CONSTRAINT {check.name}, ADD CONSTRAINT {check.name} {check.definition}")
+    editing.execute(f"DROP INDEX i; {table.indexes['i'].definition}")
+    editing.execute(f"DROP TRIGGER w ON t; {table.triggers['w'].definition}")
+    editing.execute(f"DROP POLICY p ON t; {table.policies['p'].definition}")
+    editing.execute(f"CREATE OR REPLACE VIEW v AS {view.definition}")
+    editing.execute(
+        f"ALTER TABLE t DROP g; ALTER TABLE t ADD g text GENERATED ALWAYS AS ({table.columns['g'].generated}) STORED"
+    )
+    assert editing.inspect() == found
+
+
 def test_a_schema_built_aside_sees_types_of_the_schema_after_it(editing):
     editing.execute("CREATE TYPE shared AS ENUM ('a')")
     desired = editing.desired("CREATE TABLE t (x shared)")

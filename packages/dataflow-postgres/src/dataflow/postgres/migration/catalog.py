@@ -23,6 +23,7 @@ from dataflow.catalog import (
 )
 from dataflow.dialect import Command, Program
 from dataflow.postgres.migration import queries
+from dataflow.postgres.migration.texts import settled
 
 Quote = Callable[[str], str]
 Row = Sequence[Any]
@@ -83,7 +84,7 @@ class _Found:
         self._add_constraints((yield Command(queries.CONSTRAINTS), ()))
         self.add_indexes((yield Command(queries.INDEXES), (None,)))
         for oid, name, definition in (yield Command(queries.TRIGGERS), ()):
-            self.triggers[oid][name] = Trigger(name, self.names[oid], definition)
+            self.triggers[oid][name] = Trigger(name, self.names[oid], settled(definition))
         self._add_policies((yield Command(queries.POLICIES), ()))
         for oid, parent in (yield Command(queries.PARENTS), ()):
             self.parents[oid].append(parent)
@@ -110,7 +111,8 @@ class _Found:
 
     def _add_columns(self, rows: list[Row]) -> None:
         self.name_columns(rows)
-        for oid, number, name, kind, nullable, expression, generated, identity, collation in rows:
+        for oid, number, name, kind, nullable, text, generated, identity, collation in rows:
+            expression = text and settled(text)
             self.columns[oid][name] = Column(
                 name,
                 kind,
@@ -127,7 +129,7 @@ class _Found:
         for oid, name, letter, own, definition, target, remote, on_delete, on_update, valid, outside in rows:
             kind = _KINDS[letter]
             columns = tuple(self.attributes[oid, number] for number in own or ())
-            text = definition if valid else definition.removesuffix(_NOT_VALID)
+            text = settled(definition if valid else definition.removesuffix(_NOT_VALID))
             if kind != "foreign key":
                 self.constraints[oid].append(Constraint(name, kind, columns, text, valid=valid))
                 continue
@@ -149,7 +151,7 @@ class _Found:
         names = [self.attributes.get((oid, number), "") for number in numbers]
         keys = []
         for place in range(width):
-            text = self.quote(names[place]) if numbers[place] else texts[place]
+            text = self.quote(names[place]) if numbers[place] else settled(texts[place])
             descending, first = bool(options[place] & 1), bool(options[place] & 2)
             keys.append(
                 IndexKey(text, descending, first if ordered else None, collations[place], classes[place]),
@@ -161,7 +163,7 @@ class _Found:
             unique,
             method,
             tuple(names[width:]),
-            where,
+            where and settled(where),
             not distinct_not,
             tuple(sorted(storage or ())),
             valid=valid,
@@ -179,8 +181,8 @@ class _Found:
                 f"CREATE POLICY {self.quote(name)} ON {self.quote(self.names[oid])}",
                 f"AS {'PERMISSIVE' if permissive else 'RESTRICTIVE'} FOR {_COMMANDS[command]} TO {', '.join(roles)}",
             ]
-            parts += [f"USING ({using})"] if using else []
-            parts += [f"WITH CHECK ({check})"] if check else []
+            parts += [f"USING ({settled(using)})"] if using else []
+            parts += [f"WITH CHECK ({settled(check)})"] if check else []
             self.policies[oid][name] = Policy(name, " ".join(parts))
 
     # -- the whole ------------------------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ class _Found:
         oid, name, kind, storage, definition = row[0], row[1], row[2], row[6], row[10]
         return View(
             name,
-            definition.strip().removesuffix(";"),
+            settled(definition.strip().removesuffix(";")),
             kind == "m",
             tuple(sorted(self.reads[oid])),
             self.indexes[oid],
