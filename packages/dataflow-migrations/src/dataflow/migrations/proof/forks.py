@@ -126,7 +126,7 @@ class Child:
 
     Args:
         task: ``url``, ``settings``, the name of a ``change``, what to ``do`` (see `work`), and where to ``kill`` it:
-            ``number`` (of the statement) or ``sql`` (how it begins), and after how many seconds of it (``delay``); with
+            ``number`` (of the statement) or ``sql`` (what is in it), and after how many seconds of it (``delay``); with
             ``trace``, it tells all statements.
         writer: the end of a pipe, for what it tells.
     """
@@ -218,7 +218,7 @@ class Child:
                 self.count += 1
                 if kill.get("trace"):
                     self.trace.append(step[0].sql[:100])
-                if self.count == kill.get("number") or step[0].sql.startswith(kill.get("sql", "\0")):
+                if self.count == kill.get("number") or kill.get("sql", "\0") in step[0].sql:
                     self._kill(step[0].sql, kill.get("delay"))
                 try:
                     reply = yield step

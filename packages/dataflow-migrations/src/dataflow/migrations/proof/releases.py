@@ -135,6 +135,11 @@ def refused(db: DataFlow) -> None:
     moved(db, size=int, indexes=[{"name": "pages_title", "fields": ["title"], "unique": True}])
 
 
+def beside(db: DataFlow) -> None:
+    """Register a model of another application on the same database."""
+    model(db, "Visit", {"page": str, "count": (int, 0)}, [{"name": "visits_page", "fields": ["page"]}])
+
+
 _VALUES = {"backfill": {"Page.state": "new"}}
 CHANGES: Mapping[str, Change] = {
     "create": Change(None, grown, "use"),
@@ -144,6 +149,9 @@ CHANGES: Mapping[str, Change] = {
     "change-small": Change(before, changed, "migrate", rows=50, wishes=_VALUES),
     "undo": Change(before, moved, "undo", wishes=_VALUES),
     "refused": Change(before, refused, "migrate", wishes=_VALUES, fails=True),
+    "beside": Change(before, beside, "use", rows=50),
     "rebuild": Change(before, moved, "migrate", rows=100_000, wishes=_VALUES),
 }
-"""Name -> what changes. The last one is for kills by the clock, on SQLite."""
+"""Name -> what changes. "beside" is for several processes at once, "rebuild" for kills by the clock on SQLite."""
+KILLED = ("create", "grow", "grow-small", "change", "change-small", "undo", "refused")
+"""Those that are killed at each statement."""
