@@ -377,3 +377,62 @@ def test_a_backup_is_taken_first_and_the_history_says_where(people):
 def test_the_connection_manager_is_the_dataflow_itself(people):
     db = people()
     assert db.connection_manager is db
+
+
+def test_values_for_existing_rows_are_those_of_the_field_s_type(people):
+    from datetime import UTC, date, datetime
+    from decimal import Decimal
+    from enum import Enum
+    from uuid import UUID
+
+    class Colour(Enum):
+        RED = "red"
+
+    kinds = {
+        "day": date,
+        "at": datetime,
+        "price": Decimal,
+        "colour": Colour,
+        "key": UUID,
+        "tags": list[str],
+        "half": float,
+    }
+    values = {
+        "day": "2024-02-29", "at": datetime(2024, 1, 1, tzinfo=UTC), "price": Decimal("1.50"), "colour": Colour.RED,
+        "key": UUID(int=7), "tags": ["a'b", ":c"], "half": Decimal("0.5"),
+    }  # fmt: skip
+    db = people()
+    model(db, "Person", name=str, email=str, age=(int, 3), note=(str | None, None), **kinds)
+    with pytest.raises(InputError, match=r"backfill: people\.price"):
+        migrate(
+            db, dry_run=True, backfill={f"Person.{name}": value for name, value in {**values, "price": "x"}.items()}
+        )
+    backfill = {f"Person.{name}": value for name, value in values.items()}
+    assert migrate(db, auto_confirm=True, max_risk_level="HIGH", backfill=backfill)[0]
+    record = records(db)[0]
+    expected = {**values, "day": date(2024, 2, 29), "price": Decimal("1.5"), "half": 0.5}
+    assert {name: record[name] for name in values} == expected
+    assert engine(db).plan_sync().steps == ()
+
+
+def test_rules_of_plugins_change_plans_raise_risks_and_add_notes(people):
+    from types import ModuleType
+
+    from dataflow.plugins import SchemaRuleSpec, hookimpl
+
+    rules = ModuleType("rules")
+    rules.dataflow_api = "1.0"
+    rules.dataflow_schema_rules = hookimpl(
+        lambda dialect: [
+            SchemaRuleSpec("no-indexes", "diff", lambda changes: [c for c in changes if c.kind != "create_index"]),
+            SchemaRuleSpec("careful", "risk", lambda step: "CRITICAL" if step.table == "people" else None),
+            SchemaRuleSpec("says", "lint", lambda plan: [f"{len(plan.steps)} steps on {dialect}"]),
+        ]
+    )
+    db = people(plugins=[rules])
+    more = {"name": str, "email": str, "age": (int, 3), "note": (str | None, None), "town": (str | None, None)}
+    model(db, "Person", [{"name": "people_town", "fields": ["town"]}], **more)
+    plan = engine(db).plan_sync()
+    assert [planned.risk for planned in plan.steps] == ["CRITICAL"]
+    assert f"1 steps on {people.dialect}" in plan.notes
+    assert not migrate(db, auto_confirm=True, max_risk_level="HIGH")[0]

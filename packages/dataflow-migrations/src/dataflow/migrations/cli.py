@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _pair(given: str, option: str) -> tuple[str, str]:
 
 def _value(given: str) -> Any:
     try:
-        return json.loads(given)
+        return json.loads(given, parse_float=Decimal)
     except ValueError:
         return given
 

@@ -107,8 +107,10 @@ class Registry:
         if old in draft.found.tables and (before is None or not before.ddl):
             made = _made(draft, table)
             return attrs.evolve(entry, owned=known | made, ddl="")
-        kept = known.columns & frozenset(draft.wanted.tables[table].columns)
-        return attrs.evolve(entry, owned=Owned(entry.owned.columns | kept, entry.owned.objects | known.objects))
+        wanted = draft.wanted.tables[table]
+        objects = {*wanted.indexes, *(constraint.name for constraint in wanted.constraints)}
+        kept = Owned(known.columns & frozenset(wanted.columns), known.objects & objects)
+        return attrs.evolve(entry, owned=entry.owned | kept)
 
 
 def _same(one: Registered, other: Registered | None) -> bool:

@@ -6,6 +6,7 @@ Reads the database only, but for what a dialect builds aside and undoes.
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,6 +25,7 @@ from dataflow.migrations.target import target
 from dataflow.plugins import specs
 from dataflow.plugins.manager import PluginSet
 from dataflow.schema import create_tables, statements
+from dataflow.types import FloatType, ValueRefused, filter_value
 
 if TYPE_CHECKING:
     from dataflow.core import Core
@@ -226,7 +228,12 @@ class Planner:
 
     def _literal(self, table: str, field: FieldSpec, value: Any) -> str:
         """Write a value as SQL, as the dialect writes the default of the field."""
-        accepted = field.type.accept(value)
+        try:
+            exact = isinstance(value, Decimal) and isinstance(field.type, FloatType)  # as JSON is read
+            accepted = filter_value(field.type, float(value) if exact else value)
+        except ValueRefused as refused:
+            msg = f"backfill: {table}.{field.name}: {refused.message}"
+            raise InputError(msg, hint=refused.hint, code="wrong-type") from None
         options = self.core.dialect.column_options(
             attrs.evolve(field, default=accepted, write="", generated=False), table
         )
