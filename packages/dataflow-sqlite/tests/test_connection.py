@@ -392,6 +392,19 @@ def one_statement(sql):
     return (yield Command(sql), ())
 
 
+def test_indexes_and_computed_columns_may_use_like_after_sql_of_the_users_own(path):
+    """Setting case_sensitive_like, to whatever, makes SQLite take LIKE for not deterministic."""
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("CREATE TABLE t (a TEXT, is_x INT AS (a LIKE 'x%'))")
+        raw.execute("CREATE INDEX some ON t (a) WHERE a NOT LIKE 'q%'")
+    with DataFlow(f"sqlite:///{path}") as db:
+        query = {"validate_queries": False, "fetch_mode": "none"}
+        for sql in ("CREATE TABLE u (b TEXT AS (t LIKE 'x%'), t TEXT)", "INSERT INTO t VALUES ('x')"):
+            workflow = db.workflow().add_node("AsyncSQLDatabaseNode", "sql", {"query": sql, **query})
+            LocalRuntime().execute(workflow.build())
+        assert db.core.ask(one_statement("SELECT a, is_x FROM t WHERE a NOT LIKE 'q%'"), write=True) == [("x", 1)]
+
+
 def test_transactions_of_the_users_own_are_refused_because_the_framework_ends_them(db):
     for sql in ("BEGIN", "commit", "ROLLBACK", "SAVEPOINT a", "select 1; END"):
         workflow = db.workflow().add_node("AsyncSQLDatabaseNode", "sql", {"query": sql, "validate_queries": False})

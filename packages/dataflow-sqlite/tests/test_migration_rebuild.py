@@ -142,3 +142,12 @@ def test_a_rebuild_leads_back(migration):
     migration.back(steps)
     assert sorted(row[-1] for row in migration.sql("SELECT * FROM sqlite_master")) == sorted(row[-1] for row in before)
     assert migration.sql("SELECT *, typeof(a) FROM t") == [(1, 2, "x", "integer")]
+
+
+@pytest.mark.parametrize(
+    "new", ["CREATE TABLE t (b INT)", "CREATE TABLE t (b INT DEFAULT 7, PRIMARY KEY (b)) WITHOUT ROWID"]
+)
+def test_rows_outlive_all_their_columns(migration, new):
+    migration.sql("CREATE TABLE t (a INT PRIMARY KEY) WITHOUT ROWID", "INSERT INTO t VALUES (1)")
+    migration.to(new)
+    assert migration.sql("SELECT b FROM t") == [(7 if "DEFAULT" in new else None,)]

@@ -204,6 +204,12 @@ def test_a_column_that_refers_to_a_key_without_naming_it_refers_to_it_once(migra
     assert migration.sql("SELECT count(*) FROM pragma_foreign_key_list('t')") == [(1,)]
 
 
+def test_a_computed_column_that_is_null_for_a_row_may_fail_and_the_step_says_so(migration):
+    migration.sql(T)
+    steps = migration.plan(with_column("b INT NOT NULL AS (a + 1)"))
+    assert steps[0].fails_on_data == "b is computed as NULL for a row"
+
+
 @pytest.mark.parametrize(
     "constraint",
     ["UNIQUE (a)", "UNIQUE (id, a)", "CHECK (a <> 7)", "CONSTRAINT up FOREIGN KEY (a) REFERENCES t (id)"],

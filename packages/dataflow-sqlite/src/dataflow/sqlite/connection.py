@@ -135,6 +135,8 @@ class Link:
         """Undo what SQL of the user's own may have left behind: settings, attached databases, temporary objects."""
         for name, value in _USUAL.items():
             raw.execute(f"PRAGMA {name} = {value}")
+        if not raw.execute("SELECT 'a' LIKE 'A'").fetchone()[0]:  # no indexes or computed columns may use LIKE after it
+            raw.execute("PRAGMA case_sensitive_like = OFF")
         self.prepare(raw)
         found = raw.execute("SELECT type, name FROM sqlite_temp_master WHERE type <> 'index' ORDER BY type").fetchall()
         for kind, name in found:
@@ -198,7 +200,6 @@ _USUAL = {
     "ignore_check_constraints": "OFF",
     "defer_foreign_keys": "OFF",
     "recursive_triggers": "OFF",
-    "case_sensitive_like": "OFF",
     "read_uncommitted": "OFF",
     "reverse_unordered_selects": "OFF",
     "writable_schema": "OFF",

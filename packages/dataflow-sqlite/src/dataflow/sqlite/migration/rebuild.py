@@ -51,13 +51,11 @@ class Rebuild:
 
     # -- rows -------------------------------------------------------------------------------------------------------
     def _copied(self, source: str, target: str) -> list[str]:
-        pairs = self._pairs()
+        pairs = self._pairs() or self._bare()
         order = rowid(self.before)
         columns, values = ", ".join(pairs), ", ".join(pairs.values())
         sql = f"INSERT OR ABORT INTO {quoted(target)} ({columns}) SELECT {values} FROM {quoted(source)}"  # noqa: S608
         statements = [f"{sql} ORDER BY {order}" if order else sql]
-        if not pairs:
-            statements = [f"INSERT INTO {quoted(target)} SELECT * FROM {quoted(source)}"]  # noqa: S608
         return [*statements, *self._counter(source, target)]
 
     def _pairs(self) -> dict[str, str]:
@@ -78,6 +76,12 @@ class Rebuild:
         elif quoted(other) not in pairs:
             pairs[quoted(other)] = number
         return pairs
+
+    def _bare(self) -> dict[str, str]:
+        """Return what makes a row of one whose columns are all gone."""
+        plain = next((name for name, column in self.after.columns.items() if column.generated is None), "")
+        here = rowid(self.after)
+        return {here: "NULL"} if here is not None else {quoted(plain): self.after.columns[plain].default or "NULL"}
 
     def _value(self, column: Column) -> str | None:
         """Return what a column of the rows gets; None for its default."""

@@ -81,7 +81,10 @@ def failure(change: Change) -> str:
     column = change.after
     if change.kind == "add_column":
         needs = not column.nullable and column.default is None and change.value is None and column.generated is None
-        return f"there are rows, which have no {change.name}" if needs else "no"
+        if needs:
+            return f"there are rows, which have no {change.name}"
+        computed = column.generated is not None and not column.nullable
+        return f"{change.name} is computed as NULL for a row" if computed else "no"
     if change.kind == "alter_column":
         reasons = []
         if lossy(change.before.type, column.type):
