@@ -246,6 +246,7 @@ CASES = {
     "create sequence": ("CREATE SEQUENCE x AS smallint INCREMENT BY 3", [one("create_sequence", "", "x")]),
     "alter sequence": ("ALTER SEQUENCE free AS integer INCREMENT BY 5 MAXVALUE 1000 CYCLE", [one("alter_sequence", "", "free")]),
     "own sequence": ("ALTER SEQUENCE free OWNED BY parents.id", [one("alter_sequence", "", "free")]),
+    "rename sequence": ("ALTER SEQUENCE free RENAME TO open", [one("rename_sequence", "", "open", "free")]),
     "drop sequence": ("DROP SEQUENCE free", [one("drop_sequence", "", "free")]),
     "create enum": ("CREATE TYPE x AS ENUM ('a', 'b''c')", [one("create_enum", "", "x")]),
     "drop enum": ("ALTER TABLE t DROP COLUMN mood; DROP TYPE mood", [one("drop_column", "t", "mood"), one("drop_enum", "", "mood")]),

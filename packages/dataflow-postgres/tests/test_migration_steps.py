@@ -313,3 +313,89 @@ def test_changes_of_types_do_no_more_than_they_announce(editing):
     assert {name: table.columns for name, table in made.tables.items()} == {
         name: table.columns for name, table in wanted.tables.items()
     }
+
+
+# -- what round trips of random schemas have shown -------------------------------------------------------------------
+LONG = "long_" + "e" * 55
+NAMES = """\
+SELECT conname::text FROM pg_constraint WHERE connamespace = to_regnamespace(current_schema()) AND contype = 'n'
+UNION ALL
+SELECT relname::text FROM pg_class WHERE relnamespace = to_regnamespace(current_schema()) AND relkind = 'S'
+ORDER BY 1"""
+
+
+@pytest.mark.parametrize(("table", "column"), [("u", "id"), ("t", "key"), ("U u", "Ünïcode"), (LONG, "key_" * 10)])
+def test_what_postgres_names_after_columns_is_renamed_with_them(editing, table, column):
+    sql = "CREATE TABLE {} ({} integer GENERATED ALWAYS AS IDENTITY NOT NULL, CONSTRAINT own PRIMARY KEY ({}))"
+    quote = editing.editor.quote
+    editing.execute(sql.format(quote(table), quote(column), quote(column)))
+    fresh = editing.pg.server.rows(NAMES)
+    editing.execute(f"DROP TABLE {quote(table)}; {sql.format('t', 'id', 'id')}")
+    found, before = editing.inspect(), editing.pg.server.rows(NAMES)
+    changes = [Change("rename_table", table, table, "t", table)] if table != "t" else []
+    changes += [Change("rename_column", table, column, "id", column)] if column != "id" else []
+    wanted = editing.desired(sql.format(quote(table), quote(column), quote(column)))
+    steps = editing.editor.steps(found, wanted, changes)
+    assert carry_out(editing, steps) == []
+    assert editing.pg.server.rows(NAMES) == fresh
+    for step in reversed(steps):
+        editing.execute("; ".join(step.inverse))
+    assert editing.pg.server.rows(NAMES) == before
+
+
+def test_names_that_somebody_has_chosen_stay(editing):
+    editing.execute("CREATE TABLE t (id integer GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME mine) NOT NULL)")
+    found = editing.inspect()
+    change = Change("rename_column", "t", "key", "id", "key")
+    (step,) = editing.editor.steps(found, found, [change])
+    assert "mine" not in "; ".join(step.sql)
+
+
+def test_a_computed_column_that_demands_values_reads_the_rows(editing):
+    version = editing.pg.server.rows("SHOW server_version_num")[0][0]
+    if int(version) < 180_000:
+        pytest.skip("no virtual columns before PostgreSQL 18")
+    editing.execute("CREATE TABLE t (a integer); INSERT INTO t VALUES (NULL)")
+    found = editing.inspect()
+    wanted = editing.desired("CREATE TABLE t (a integer, b integer GENERATED ALWAYS AS (a + 1) VIRTUAL NOT NULL)")
+    change = Change("add_column", "t", "b", None, wanted.tables["t"].columns["b"])
+    (step,) = editing.editor.steps(found, wanted, [change])
+    assert (step.scans, step.fails_on_data) == (True, "possible")
+
+
+def test_a_stored_computed_column_may_fail_on_rows(editing):
+    editing.execute("CREATE TABLE t (a integer); INSERT INTO t VALUES (2147483647)")
+    found = editing.inspect()
+    wanted = editing.desired("CREATE TABLE t (a integer, b integer GENERATED ALWAYS AS (a + 1) STORED)")
+    change = Change("add_column", "t", "b", None, wanted.tables["t"].columns["b"])
+    (step,) = editing.editor.steps(found, wanted, [change])
+    assert step.fails_on_data == "possible"
+
+
+def test_a_computed_column_comes_back_with_its_comment(editing):
+    sql = "CREATE TABLE t (a integer, b integer GENERATED ALWAYS AS (a + 1) STORED);"
+    editing.execute(sql + "COMMENT ON COLUMN t.b IS 'next'")
+    found, wanted = editing.inspect(), editing.desired("CREATE TABLE t (a integer)")
+    change = Change("drop_column", "t", "b", found.tables["t"].columns["b"])
+    (step,) = editing.editor.steps(found, wanted, [change])
+    assert carry_out(editing, [step]) == []
+    editing.execute("; ".join(step.inverse))
+    assert editing.inspect() == found
+
+
+def test_an_enum_type_is_made_anew_for_the_columns_that_are_left(editing):
+    old, new = (f"CREATE TYPE mood AS ENUM ({labels});" for labels in ("'sad', 'ok'", "'ok'"))
+    editing.execute(old + "CREATE TABLE gone (m mood); CREATE TABLE t (a mood DEFAULT 'sad', b mood)")
+    found = editing.inspect()
+    wanted = editing.desired(new + "CREATE TABLE u (c mood DEFAULT 'ok')")
+    before, after = found.tables["t"].columns, wanted.tables["u"].columns
+    changes = [
+        Change("rename_table", "u", "u", "t", "u"),
+        Change("rename_column", "u", "c", "a", "c"),
+        Change("drop_table", "gone", "gone", found.tables["gone"]),
+        Change("drop_column", "u", "b", before["b"]),
+        Change("alter_enum", "", "mood", found.enums["mood"], wanted.enums["mood"]),
+        Change("alter_column", "u", "c", attrs.evolve(before["a"], name="c"), after["c"]),
+    ]
+    assert carry_out(editing, editing.editor.steps(found, wanted, changes)) == []
+    assert editing.inspect() == wanted

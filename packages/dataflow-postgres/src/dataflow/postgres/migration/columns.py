@@ -1,6 +1,7 @@
 """Steps for columns: added, altered in all that a column has, filled where it has no value, renamed, dropped."""
 
 import re
+from typing import Any
 
 import attrs
 
@@ -67,12 +68,16 @@ def add_column(draft: Draft, change: Change) -> None:
 
 
 def _add(draft: Draft, table: str, column: Column) -> None:
+    operation = _addition(draft, column)
+    computed = operation == "add_column_generated_virtual" and not column.nullable and not draft.is_empty(table)
+    reads: dict[str, Any] = {"scans": True, "fails_on_data": "possible"} if computed else {}
     draft.add(
-        _addition(draft, column),
+        operation,
         f"add column {table}.{column.name} ({column.type})",
         table,
         (draft.alter(table, f"ADD COLUMN {written(draft, column)}"),),
         inverse=(_removal(draft, table, column.name),),
+        **reads,
     )
 
 
@@ -234,6 +239,8 @@ def _expression(draft: Draft, table: str, before: Column, after: Column) -> bool
         draft.add(operation, f"compute {table}.{after.name} anew", table, (sql,), inverse=(back,), data_loss="none")
         return True
     drop_column(draft, Change("drop_column", table, before.name, before))
+    if after.generated is None:  # a virtual one, whose values are nowhere
+        draft.steps[-1] = attrs.evolve(draft.steps[-1], data_loss="certain")
     add_column(draft, Change("add_column", table, after.name, None, after))
     return False
 
@@ -322,7 +329,10 @@ def drop_column(draft: Draft, change: Change) -> None:
     lost = "possible" if before.generated is not None or draft.is_empty(change.table) else "certain"
     if before.generated is not None:
         lost = "none"
-    back = (draft.alter(change.table, f"ADD COLUMN {written(draft, before)}"),) if lost == "none" else None
+    back = [draft.alter(change.table, f"ADD COLUMN {written(draft, before)}")]
+    if before.comment is not None:
+        what = f"{draft.quote(change.table)}.{draft.quote(before.name)}"
+        back.append(commented("COLUMN", what, before.comment))
     sql = _removal(draft, change.table, change.name)
     far = sorted(draft.references(change.table, {change.name}))
     summary = f"drop column {change.table}.{change.name}"
@@ -331,7 +341,7 @@ def drop_column(draft: Draft, change: Change) -> None:
         summary,
         change.table,
         (sql,),
-        inverse=back,
+        inverse=back if lost == "none" else None,
         far=far,
         data_loss=lost,
         details={"clears": [draft.before(change.table), change.name]},
@@ -339,9 +349,10 @@ def drop_column(draft: Draft, change: Change) -> None:
 
 
 def rename_column(draft: Draft, change: Change) -> None:
-    """Rename a column."""
+    """Rename a column, with what PostgreSQL has named after it."""
     old, new, table = named(change.before), change.name, change.table
+    more, less = draft.follow([((table, old), (table, new))])
     sql, back = (
         draft.alter(table, f"RENAME COLUMN {draft.quote(a)} TO {draft.quote(b)}") for a, b in ((old, new), (new, old))
     )
-    draft.add("rename_column", f"rename column {table}.{old} to {new}", table, (sql,), inverse=(back,))
+    draft.add("rename_column", f"rename column {table}.{old} to {new}", table, (sql, *more), inverse=(*less, back))

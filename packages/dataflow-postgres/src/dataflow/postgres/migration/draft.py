@@ -5,9 +5,10 @@ from typing import Any
 
 import attrs
 
-from dataflow.catalog import Catalog, Index, Table
+from dataflow.catalog import Catalog, Column, Index, Table
 from dataflow.changes import Change, Mode, Step
 from dataflow.postgres.migration.facts import FACTS, stronger
+from dataflow.postgres.migration.names import Given, Place, following
 
 LARGE = 1 << 20
 """Bytes of a table's rows from which on nobody shall wait until they are read."""
@@ -20,10 +21,12 @@ class Server:
     Attributes:
         version: 160004, say.
         domains: types that may check what they hold; None: nobody asked.
+        given: what belongs to columns and is named after them.
     """
 
     version: int = 150_000
     domains: frozenset[str] | None = None
+    given: Mapping[Place, tuple[Given, ...]] = attrs.field(factory=dict)
 
 
 class Draft:
@@ -55,6 +58,7 @@ class Draft:
         self._columns = {
             (change.table, change.name): named(change.before) for change in changes if change.kind == "rename_column"
         }
+        self._given = server.given
         self._before = {change.name: named(change.before) for change in changes if change.kind == "rename_table"}
 
     # -- what is there --------------------------------------------------------------------------------------------
@@ -84,9 +88,24 @@ class Draft:
         """Return details of a step that what holds a column is in the way of; by the names before all renaming."""
         return {"clears": [self.before(table), self._columns.get((table, column), column)]}
 
+    def follow(self, moves: Iterable[tuple[Place, Place]]) -> tuple[list[str], list[str]]:
+        """Return statements that rename what PostgreSQL has named after columns that are renamed, and undo it."""
+        taken = {name for catalog in (self.found, self.wanted) for name in (*catalog.tables, *catalog.sequences)}
+        self._given, sql, inverse = following(self._given, moves, taken=taken, quote=self.quote)
+        return sql, inverse
+
     def renamed(self, name: str) -> str:
         """Return the name that a table that was found has after all renaming."""
         return next((new for new, old in self._before.items() if old == name), name)
+
+    def staying(self, table: Table) -> list[Column]:
+        """Return the columns of a table that was found which are not dropped, by the names they have afterwards."""
+        name = self.renamed(table.name)
+        if ("drop_table", name, name) in self.changed:
+            return []
+        back = {old: new for (owner, new), old in self._columns.items() if owner == name}
+        columns = [attrs.evolve(column, name=back.get(column.name, column.name)) for column in table.columns.values()]
+        return [column for column in columns if ("drop_column", name, column.name) not in self.changed]
 
     def is_large(self, name: str) -> bool:
         """Tell whether a table is so large that nobody shall wait until its rows are read."""

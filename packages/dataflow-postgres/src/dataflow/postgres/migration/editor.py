@@ -9,6 +9,7 @@ from dataflow.changes import Change, Step
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.postgres.migration import aside, catalog, queries, running
 from dataflow.postgres.migration.draft import Server
+from dataflow.postgres.migration.names import Given, Place
 from dataflow.postgres.migration.scripts import script
 from dataflow.postgres.migration.steps import steps
 from dataflow.postgres.standing import STANDS, WAIT
@@ -43,7 +44,10 @@ class PostgresEditor:
 
     def inspect(self) -> Program[Catalog]:
         ((version, domains),) = yield Command(queries.SERVER), ()
-        self.server = Server(version, frozenset(domains))
+        given: dict[Place, tuple[Given, ...]] = {}
+        for table, column, label, name in (yield Command(queries.GIVEN), ()):
+            given[table, column] = (*given.get((table, column), ()), Given(label, name))
+        self.server = Server(version, frozenset(domains), given)
         return (yield from catalog.inspect(self.quote))
 
     def desired(self, build: Program[None]) -> Program[Catalog]:

@@ -7,7 +7,7 @@ import attrs
 from dataflow.catalog import Column, EnumType, Function, Sequence, View
 from dataflow.changes import Change
 from dataflow.postgres.migration.catalog import setting
-from dataflow.postgres.migration.draft import Draft, commented, literal
+from dataflow.postgres.migration.draft import Draft, commented, literal, named
 
 _HEAD = re.compile(r"\A(.*?\n RETURNS [^\n]*|.*?\n)", re.DOTALL)
 
@@ -183,6 +183,13 @@ def _owner(draft: Draft, owner: str) -> str:
     return f"{draft.quote(table)}.{draft.quote(column)}" if table else "NONE"
 
 
+def rename_sequence(draft: Draft, change: Change) -> None:
+    """Rename a sequence; defaults that count by it go on doing so."""
+    old, new = named(change.before), change.name
+    sql, inverse = (f"ALTER SEQUENCE {draft.quote(a)} RENAME TO {draft.quote(b)}" for a, b in ((old, new), (new, old)))
+    draft.add("rename_sequence", f"rename sequence {old} to {new}", "", (sql,), inverse=(inverse,))
+
+
 def drop_sequence(draft: Draft, change: Change) -> None:
     """Drop a sequence; how far it had counted goes with it."""
     sequence: Sequence = change.before
@@ -233,7 +240,7 @@ def _replace_enum(draft: Draft, before: EnumType, after: EnumType) -> None:
     sql = [f"ALTER TYPE {name} RENAME TO {old}", _enum(draft, after)]
     tables: dict[str, list[Column]] = {}
     for table in draft.found.tables.values():
-        own = [column for column in table.columns.values() if column.type.removesuffix("[]") in written]
+        own = [column for column in draft.staying(table) if column.type.removesuffix("[]") in written]
         if own:
             tables[draft.renamed(table.name)] = own
     for table_name, columns in tables.items():
@@ -248,13 +255,16 @@ def _replace_enum(draft: Draft, before: EnumType, after: EnumType) -> None:
 
 
 def _moved(draft: Draft, table: str, columns: list[Column]) -> list[str]:
+    """Write how columns move to the new type; their defaults are those that are wanted, for an old one may be gone."""
     actions = [f"ALTER COLUMN {draft.quote(c.name)} DROP DEFAULT" for c in columns if c.default is not None]
     for column in columns:
         own, array = draft.quote(column.name), "[]" if column.type.endswith("[]") else ""
         actions.append(f"ALTER COLUMN {own} TYPE {column.type} USING {own}::text{array}::{column.type}")
     sql = [draft.alter(table, action) for action in actions]
+    wanted = draft.wanted.tables[table].columns
+    after = [wanted[column.name] for column in columns if wanted[column.name].type == column.type]
     return sql + [
         draft.alter(table, f"ALTER COLUMN {draft.quote(c.name)} SET DEFAULT {c.default}")
-        for c in columns
+        for c in after
         if c.default is not None
     ]

@@ -11,6 +11,19 @@ SERVER = """\
 SELECT current_setting('server_version_num')::int,
        ARRAY(SELECT format_type(oid, NULL) FROM pg_type
              WHERE typtype = 'd' AND (typnotnull OR EXISTS (SELECT FROM pg_constraint WHERE contypid = pg_type.oid)))"""
+GIVEN = f"""\
+SELECT relname::text, attname::text, 'not_null', conname::text
+FROM pg_class AS its
+JOIN pg_constraint ON conrelid = its.oid AND contype = 'n' AND conislocal
+JOIN pg_attribute ON attrelid = its.oid AND attnum = ANY (conkey)
+WHERE {_OWN}
+UNION ALL
+SELECT its.relname::text, attname::text, 'seq', counter.relname::text
+FROM pg_class AS its
+JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = its.oid AND deptype = 'i' AND refobjsubid > 0
+JOIN pg_class AS counter ON counter.oid = objid AND classid = 'pg_class'::regclass AND counter.relkind = 'S'
+JOIN pg_attribute ON attrelid = its.oid AND attnum = refobjsubid
+WHERE its.{_OWN.replace("AND relname", "AND its.relname")}"""  # noqa: S608
 RELATIONS = f"""\
 SELECT its.oid::int8, relname::text, relkind::text, relpersistence = 'u', relrowsecurity, relforcerowsecurity,
        reloptions,

@@ -20,6 +20,7 @@ _WRITERS: Mapping[str, Callable[[Draft, Change], None]] = {
         objects.create_policy, objects.drop_policy, objects.alter_policy,
         objects.create_function, objects.drop_function, objects.alter_function,
         objects.create_sequence, objects.drop_sequence, objects.alter_sequence,
+        objects.rename_sequence,
         objects.create_enum, objects.drop_enum, objects.alter_enum,
     )
 }  # fmt: skip

@@ -99,14 +99,16 @@ def drop_table(draft: Draft, change: Change) -> None:
 
 
 def rename_table(draft: Draft, change: Change) -> None:
-    """Rename a table, and nothing else."""
+    """Rename a table, with what PostgreSQL has named after it and its columns."""
     old, new = named(change.before), change.name
+    table = draft.found.tables[old]
+    sql, inverse = draft.follow(((old, column), (new, column)) for column in table.columns)
     draft.add(
         "rename_table",
         f"rename table {old} to {new}",
         new,
-        (draft.alter(old, f"RENAME TO {draft.quote(new)}"),),
-        inverse=(draft.alter(new, f"RENAME TO {draft.quote(old)}"),),
+        (draft.alter(old, f"RENAME TO {draft.quote(new)}"), *sql),
+        inverse=(*inverse, draft.alter(new, f"RENAME TO {draft.quote(old)}")),
         locked=old,
     )
 
