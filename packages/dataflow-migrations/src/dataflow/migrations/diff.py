@@ -12,15 +12,16 @@ from typing import Any
 
 import attrs
 
-from dataflow.catalog import Catalog, Column, Constraint, Table, View
+from dataflow.catalog import Catalog, Column, Constraint, Index, Table, View
 from dataflow.changes import Change
-from dataflow.migrations.renames import Renames
+from dataflow.migrations.renames import Renames, with_sequences
 from dataflow.migrations.words import identifiers
 
 _PHASES = (
-    "rename_table", "rename_column", "drop_view", "drop_trigger", "drop_policy", "drop_foreign_key", "drop_index",
-    "drop_constraint", "drop_table", "drop_column", "create_enum", "alter_enum", "create_sequence",
-    "alter_sequence", "create_function", "alter_function", "create_table", "alter_column",
+    "rename_table", "rename_column", "rename_sequence", "drop_view", "drop_trigger", "drop_policy", "drop_foreign_key",
+    "drop_index", "drop_constraint", "drop_table", "keep_computed", "drop_column", "drop_unused", "create_enum",
+    "alter_enum", "create_sequence", "alter_sequence", "create_function", "alter_function", "create_table",
+    "alter_column",
     "add_column", "own_sequence", "rename_constraint", "add_constraint", "rename_index", "create_index",
     "add_foreign_key", "alter_table", "create_view", "alter_view", "create_trigger", "create_policy",
     "drop_function", "drop_sequence", "drop_enum",
@@ -45,9 +46,10 @@ def changes(
         loose: whether foreign keys refer to names only, so that what they refer to may be altered under them.
     """
     renames = renames or Renames()
-    difference = _Difference(renames.apply(found), wanted, values or {}, loose=loose)
     tables, columns = renames.changes(found)
-    return difference.ordered([*tables, *columns])
+    moved, sequences = with_sequences(renames.apply(found), wanted)
+    difference = _Difference(moved, wanted, values or {}, loose=loose)
+    return difference.ordered([*tables, *columns, *sequences])
 
 
 class _Difference:
@@ -62,6 +64,7 @@ class _Difference:
         self.dropped_keys: dict[str, list[tuple[str, ...]]] = {}
         self.retyped: dict[str, set[str]] = {}
         self.touched: set[str] = set()
+        self.replaced = _replaced(found, wanted)
 
     def add(self, kind: str, table: str, name: str, *, phase: str = "", **what: Any) -> None:
         self.phases[phase or kind].append(Change(kind, table, name, **what))
@@ -70,7 +73,6 @@ class _Difference:
         for change in first:
             self.phases[change.kind].append(change)
             self.touched.add(change.table)
-        self._enums()
         self._functions()
         for name in self.found.tables:
             if name not in self.wanted.tables:
@@ -78,10 +80,12 @@ class _Difference:
         for new in self._by_references(t for t in self.wanted.tables if t not in self.found.tables):
             self._create_table(self.wanted.tables[new])
         for name, table in self.wanted.tables.items():
-            if name in self.found.tables and self.found.tables[name] != table:
+            before = self.found.tables.get(name)
+            if before is not None and (before != table or self.replaced & _types(before)):
                 _TableDifference(self, self.found.tables[name], table).collect()
         if not self.loose:
             self._rebuild_references()
+        self._enums()
         self._sequences()
         self._views()
         return [change for phase in _PHASES for change in self.phases[phase]]
@@ -102,10 +106,7 @@ class _Difference:
             name: {key.target for key in self.wanted.tables[name].constraints if key.target in new} - {name}
             for name in new
         }
-        try:
-            return list(TopologicalSorter(below).static_order())
-        except CycleError:
-            return new
+        return _in_order(below)
 
     def _create_table(self, table: Table) -> None:
         made = {change.name for change in self.phases["create_table"]} | self.found.tables.keys() | {table.name}
@@ -129,9 +130,8 @@ class _Difference:
         gone = {(c.table, c.name) for c in self.phases["drop_foreign_key"]}
         new = {(c.table, c.name) for c in self.phases["add_foreign_key"]}
         for table in self.found.tables.values():
-            if table.name not in self.wanted.tables:
-                continue
-            kept = {key.name: key for key in self.wanted.tables[table.name].constraints}
+            wanted = self.wanted.tables.get(table.name)
+            kept = {key.name: key for key in wanted.constraints} if wanted is not None else {}
             for key in table.constraints:
                 if key.kind != "foreign key" or (table.name, key.name) in gone or not self._disturbed(table.name, key):
                     continue
@@ -181,7 +181,7 @@ class _Difference:
                 self.add("alter_enum", "", name, before=before, after=enum)
         for name, enum in self.found.enums.items():
             if name not in self.wanted.enums:
-                self.add("drop_enum", "", name, before=enum)
+                self.add("drop_enum", "", name, phase=self._phase("drop_enum", name), before=enum)
 
     def _functions(self) -> None:
         for name, function in self.wanted.functions.items():
@@ -210,7 +210,17 @@ class _Difference:
                 self.add("alter_sequence", "", name, phase="own_sequence", before=before, after=sequence)
         for name, sequence in self.found.sequences.items():
             if name not in self.wanted.sequences and not self._dropped(sequence.owner):
-                self.add("drop_sequence", "", name, before=sequence)
+                self.add("drop_sequence", "", name, phase=self._phase("drop_sequence", name), before=sequence)
+
+    def _phase(self, phase: str, name: str) -> str:
+        """Return when something is dropped: before others may need its name, unless something may still use it."""
+        tables = [table for table in self.found.tables.values() if table.name in self.wanted.tables]
+        gone = {(change.table, change.name) for change in self.phases["drop_column"]}
+        columns = [c for table in tables for c in table.columns.values() if (table.name, c.name) not in gone]
+        texts = [text for c in columns for text in (c.type, c.default or "")]
+        texts += [function.definition for function in self.found.functions.values()]
+        texts += [view.definition for view in self.found.views.values()]
+        return phase if any(name in text for text in texts) else "drop_unused"
 
     def _dropped(self, owner: str) -> bool:
         table, _, column = owner.rpartition(".")
@@ -229,6 +239,7 @@ class _TableDifference:
         self.found = found
         self.wanted = wanted
         self.name = wanted.name
+        self.replaced = {name for name, column in found.columns.items() if _type(column) in whole.replaced}
         self.anew = set(self._columns_made_anew())
 
     def add(self, kind: str, name: str, *, phase: str = "", **what: Any) -> None:
@@ -247,23 +258,31 @@ class _TableDifference:
 
     # -- columns --------------------------------------------------------------------------------------------------
     def _retyped(self) -> set[str]:
-        return {
+        """Return columns that get another type, or whose enum type is made anew."""
+        return (self.replaced & self.wanted.columns.keys()) | {
             name
             for name, column in self.wanted.columns.items()
             if name in self.found.columns
             and (column.type, column.collation) != (self.found.columns[name].type, self.found.columns[name].collation)
         }
 
+    def _moving(self) -> set[str]:
+        """Return columns that change type or go."""
+        return self._retyped() | (self.found.columns.keys() - self.wanted.columns.keys())
+
     def _columns_made_anew(self) -> Iterator[str]:
-        """Yield computed columns that cannot be altered: they become plain or computed, or what they read changes."""
-        moving = self._retyped() | (self.found.columns.keys() - self.wanted.columns.keys())
+        """Yield computed columns that cannot be altered: a plain one becomes computed, or what they read changes."""
+        moving = self._moving()
         for name, column in self.wanted.columns.items():
             before = self.found.columns.get(name)
-            if before is None or (before.generated is None and column.generated is None):
+            if before is None or column.generated is None:
                 continue
-            becomes_plain = before.generated is not None and column.generated is None
-            if (before != column and not becomes_plain) or identifiers(before.generated) & moving:
+            same = attrs.evolve(before, nullable=column.nullable, comment=column.comment) == column
+            if not same or identifiers(before.generated) & moving:
                 yield name
+
+    def _reads_moving(self, column: Column) -> bool:
+        return bool(identifiers(column.generated) & self._moving())
 
     def _columns(self) -> None:
         retyped = self._retyped()
@@ -273,9 +292,14 @@ class _TableDifference:
         for name in sorted(self.found.columns, key=lambda name: name not in computed):  # what reads others first
             if name not in self.wanted.columns or name in self.anew:
                 self.add("drop_column", name, before=self.found.columns[name])
-        for name, column in self.wanted.columns.items():
+        after = sorted(self.wanted.columns.items(), key=lambda item: item[1].generated is not None)  # they read others
+        for name, column in after:
             before = self.found.columns.get(name)
             value = self.whole.values.get((self.name, name))
+            if before is not None and before.generated and not column.generated and self._reads_moving(before):
+                kept = attrs.evolve(before, generated=None, stored=False)  # while what it reads is still there
+                self.add("alter_column", name, phase="keep_computed", before=before, after=kept)
+                before = kept
             if before is None or name in self.anew:
                 self.add("add_column", name, after=column, value=value)
             elif before != column:
@@ -289,13 +313,15 @@ class _TableDifference:
         old = list(self.found.constraints)
         left = []
         for constraint in self.wanted.constraints:
-            same = next((o for o in old if o == constraint and not gone & set(o.columns)), None)
+            lost = gone | self.replaced if constraint.kind == "check" else gone
+            same = next((o for o in old if o == constraint and not lost & set(o.columns)), None)
             if same is None:
                 left.append(constraint)
             else:
                 old.remove(same)
         for constraint in left:
-            twin = next((o for o in old if _content(o) == _content(constraint) and not gone & set(o.columns)), None)
+            lost = gone | self.replaced if constraint.kind == "check" else gone
+            twin = next((o for o in old if _content(o) == _content(constraint) and not lost & set(o.columns)), None)
             if twin is not None and twin.name and constraint.name:
                 old.remove(twin)
                 self.add("rename_constraint", constraint.name, before=twin, after=constraint)
@@ -313,11 +339,12 @@ class _TableDifference:
         gone = {name for name in self.found.columns if name not in self.wanted.columns} | self.anew
         old = dict(self.found.indexes)
         for name, index in self.wanted.indexes.items():
-            if old.get(name) == index and not gone & set(index.columns):
+            if old.get(name) == index and not gone & set(index.columns) and not self._casts(index):
                 del old[name]
                 continue
             twin = next((o for o in old.values() if attrs.evolve(o, name=name) == index), None)
-            if twin is not None and twin.name not in self.wanted.indexes and not gone & set(twin.columns):
+            stays = twin is not None and not gone & set(twin.columns) and not self._casts(twin)
+            if twin is not None and twin.name not in self.wanted.indexes and stays:
                 del old[twin.name]
                 self.add("rename_index", name, before=twin, after=index)
                 continue
@@ -325,9 +352,14 @@ class _TableDifference:
         for name, index in old.items():
             self.add("drop_index", name, before=index)
 
+    def _casts(self, index: Index) -> bool:
+        """Tell whether an index names a type that is made anew."""
+        texts = [index.where, *(key.expression for key in index.keys if key.expression.startswith("("))]
+        return any(identifiers(text) & self.replaced for text in texts)
+
     def _attached(self, kind: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         """Compare triggers or policies; those that mention a column that changes are made anew."""
-        moving = self._retyped() | self.anew | (self.found.columns.keys() - self.wanted.columns.keys())
+        moving = self._moving() | self.anew
         for name, before in found.items():
             stays = name in wanted and wanted[name] == before
             if not stays or identifiers(before.definition) & moving:
@@ -339,13 +371,41 @@ class _TableDifference:
                 self.add(f"create_{kind}", name, after=after)
 
 
+def _replaced(found: Catalog, wanted: Catalog) -> frozenset[str]:
+    """Return enum types that lose labels, or change their order: they are made anew, and columns move to them."""
+    both = [(found.enums[name], after) for name, after in wanted.enums.items() if name in found.enums]
+    return frozenset(
+        after.name
+        for before, after in both
+        if before.labels != tuple(label for label in after.labels if label in before.labels)
+    )
+
+
+def _type(column: Column) -> str:
+    """Return the name of a column's type, or of its items'."""
+    name = column.type.removesuffix("[]")
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+def _types(table: Table) -> set[str]:
+    return {_type(column) for column in table.columns.values()}
+
+
 def _content(constraint: Constraint) -> Constraint:
     return attrs.evolve(constraint, name="")
 
 
 def _views_in_order(views: Mapping[str, View], some: set[str]) -> list[str]:
     below = {name: {read for read in views[name].reads if read in some} for name in views if name in some}
-    return list(TopologicalSorter(below).static_order())
+    return _in_order(below)
+
+
+def _in_order(below: Mapping[str, Iterable[str]]) -> list[str]:
+    """Order names so that those below each come first, as far as there is such an order."""
+    try:
+        return list(TopologicalSorter(below).static_order())
+    except CycleError:
+        return list(below)
 
 
 def renameable(found: Table, wanted: Table) -> list[tuple[Column, Column]]:

@@ -1,5 +1,6 @@
 """A catalog as it is once tables and columns have other names, so that the rest can be compared name by name."""
 
+import re
 from collections.abc import Mapping
 
 import attrs
@@ -121,6 +122,50 @@ class Renames:
                 for old, new in _in_order(own, set(existing), f"column of {table}")
             ]
         return tables, columns
+
+
+_COUNTS = re.compile(r"nextval\('((?:[^']|'')+)'::regclass\)")
+
+
+def with_sequences(found: Catalog, wanted: Catalog) -> tuple[Catalog, list[Change]]:
+    """Return a catalog in which sequences of renamed columns have the names that are wanted, and that renaming.
+
+    A new sequence would count from the beginning.
+    """
+    new = {each.owner: name for name, each in wanted.sequences.items() if each.owner and name not in found.sequences}
+    names = {
+        name: new[each.owner]
+        for name, each in found.sequences.items()
+        if name not in wanted.sequences and each.owner in new
+    }
+    if not names:
+        return found, []
+    sequences = {
+        names.get(name, name): attrs.evolve(each, name=names.get(name, name)) for name, each in found.sequences.items()
+    }
+    tables = {name: _counting(table, wanted.tables.get(name), names) for name, table in found.tables.items()}
+    changes = [Change("rename_sequence", "", to, before=name, after=to) for name, to in names.items()]
+    return attrs.evolve(found, tables=tables, sequences=sequences), changes
+
+
+def _counting(table: Table, wanted: Table | None, names: Mapping[str, str]) -> Table:
+    """Return a table whose defaults count by renamed sequences, written as they are wanted."""
+    columns = dict(table.columns)
+    for name, column in table.columns.items():
+        then = wanted.columns.get(name) if wanted is not None else None
+        to = names.get(_sequence(column.default))
+        if then is not None and to is not None and _sequence(then.default) == to:
+            columns[name] = attrs.evolve(column, default=then.default)
+    return attrs.evolve(table, columns=columns)
+
+
+def _sequence(default: str | None) -> str:
+    """Return the sequence that a default counts by, or ""."""
+    found = _COUNTS.fullmatch(default or "")
+    if found is None:
+        return ""
+    name = found[1].replace("''", "'")
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _index(index: Index, own: Mapping[str, str]) -> Index:

@@ -2,9 +2,10 @@
 
 import os
 import secrets
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -94,7 +95,7 @@ def executed(statements: list[str] | tuple[str, ...]) -> Program[None]:
 
 
 class SQLiteBench(Bench):
-    """A file, which is removed for every trip.
+    """A file, which is emptied for every trip.
 
     Args:
         path: the file.
@@ -107,11 +108,12 @@ class SQLiteBench(Bench):
         super().__init__(DataFlow(f"sqlite:///{path}", sqlite_synchronous="OFF"))
 
     def start(self, schema: Schema) -> None:
-        self.db.close()
-        for end in ("", "-wal", "-shm", "-journal"):
-            if os.path.exists(self.path + end):
-                os.remove(self.path + end)
-        super().__init__(DataFlow(f"sqlite:///{self.path}", sqlite_synchronous="OFF"))
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as raw:
+            raw.execute("PRAGMA synchronous = OFF")
+            found = raw.execute("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'table')").fetchall()
+            for kind, name in sorted(found, reverse=True):  # views first
+                if not name.startswith("sqlite_"):
+                    raw.execute(f"DROP {kind} {self.dialect.quote(name)}")
         self.run(self.built(schema))
 
     def dumps(self, schema: Schema) -> tuple[list[str], list[str]]:

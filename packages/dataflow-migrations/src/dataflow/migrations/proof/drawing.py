@@ -136,9 +136,10 @@ class Drawer:
             return None
         column = Column(self.number, "column", self.fresh(), table.id, comment=self.comment())
         plain = [c for c in self.schema.columns(table.id) if c.generated is None]
-        computed = self.computed(plain) if plain and self.chance(0.15) else None
+        stored = self.stored()
+        computed = self.computed(plain, stored=stored) if plain and self.chance(0.15) else None
         if computed is not None:
-            return self.add(attrs.evolve(column, type=computed[0], generated=computed[1], stored=self.stored()))
+            return self.add(attrs.evolve(column, type=computed[0], generated=computed[1], stored=stored))
         type_ = self.type()
         return self.add(
             attrs.evolve(
@@ -170,8 +171,8 @@ class Drawer:
         """Draw a collation that suits a type."""
         raise NotImplementedError
 
-    def computed(self, columns: Sequence[Column]) -> tuple[str, str] | None:
-        """Draw the type and the expression of a computed column."""
+    def computed(self, columns: Sequence[Column], *, stored: bool) -> tuple[str, str] | None:
+        """Draw the type and the expression of a computed column; what is not stored can be computed of all values."""
         raise NotImplementedError
 
     def condition(self, columns: Sequence[Column]) -> str:

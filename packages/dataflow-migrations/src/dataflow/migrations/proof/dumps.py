@@ -92,7 +92,7 @@ def sqlite_dump() -> Program[list[str]]:
         for column, type_, refuses, default, place, hidden in (yield Command(_COLUMNS), (name,)):
             alias = bool(place) and not keyed  # of the rowid, which is never NULL, whatever is declared
             found.append(
-                f"column of {name}: {column} {type_.upper()} {refuses and not alias} {default} {place} {hidden}"
+                f"column of {name}: {column} {type_.upper()} {bool(refuses) and not alias} {default} {place} {hidden}"
             )
         for _, rows in groupby(indexes, key=lambda row: row[1]):
             found.append(f"index of {name}: {[(row[0], *row[2:]) for row in rows]}")
@@ -103,7 +103,7 @@ def sqlite_dump() -> Program[list[str]]:
             continue
         words = list(_words(sql))
         if kind == "table":
-            found += [f"{name}: {part}" for part in _marked(words)]
+            found += dict.fromkeys(f"{name}: {part}" for part in _marked(words))
         else:
             found.append(f"{kind} {name} of {table}: {' '.join(words)}")
     return sorted(found)
@@ -138,8 +138,8 @@ def _marked(words: list[str]) -> Iterator[str]:
     for place, word in enumerate(words):
         if word in ("check", "as") and words[place + 1 : place + 2] == ["("]:
             yield f"{word} {' '.join(_parenthesis(words[place + 1 :]))}"
-        elif word in ("collate", "constraint"):
-            yield f"{word} {words[place + 1]}" if words[place + 1] != "binary" else "column"
+        elif word in ("collate", "constraint") and words[place + 1] != "binary":
+            yield f"{word} {words[place + 1]}"
         elif word == "conflict":
             yield f"on conflict {words[place + 1]}"
         elif word in ("autoincrement", "deferred"):

@@ -56,13 +56,15 @@ class _Edit:
         part = self._some([part for part in self.schema.parts.values() if part.name])
         if part is None:
             return self.schema
+        if part.kind == "enum":
+            return self.schema.with_(attrs.evolve(part, name=self.drawer.fresh("temper")))
         return self.schema.with_(attrs.evolve(part, name=self.drawer.fresh()))
 
     def redraw(self) -> Schema:
         """Let something that has a text of its own mean something else, under the same name."""
         kinds = ("index", "check", "unique", "view", "trigger", "policy", "function", "sequence", "enum")
         part = self._some(self.schema.of(*kinds))
-        if part is None:
+        if part is None or (part.kind == "unique" and self.schema.users(part.id)):
             return self.schema
         if part.kind == "enum":
             return self.schema.with_(attrs.evolve(part, options=self._labels(part.options)))
@@ -146,13 +148,12 @@ class _Edit:
         if column.generated is not None and self.drawer.chance(0.4):
             return attrs.evolve(column, generated=None, stored=False)
         if column.generated is not None and self.drawer.chance(0.3):
-            return attrs.evolve(column, stored=not column.stored)
-        made = self.drawer.computed(others) if others and not column.identity else None
+            return attrs.evolve(column, stored=not column.stored or "+ 1" in column.generated)
+        stored = self.drawer.stored()
+        made = self.drawer.computed(others, stored=stored) if others and not column.identity else None
         if made is None:
             return column
-        return attrs.evolve(
-            column, type=made[0], generated=made[1], stored=self.drawer.stored(), default=None, collation=None
-        )
+        return attrs.evolve(column, type=made[0], generated=made[1], stored=stored, default=None, collation=None)
 
     # -- tables -------------------------------------------------------------------------------------------------------
     def table(self) -> Schema:

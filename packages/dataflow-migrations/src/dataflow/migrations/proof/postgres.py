@@ -146,11 +146,13 @@ class PostgresDrawer(Drawer):
     def collation(self, type_: str) -> str | None:
         return self.pick(('"C"', '"POSIX"', '"und-x-icu"')) if type_ in TEXTS else None
 
-    def computed(self, columns: Sequence[Column]) -> tuple[str, str] | None:
+    def computed(self, columns: Sequence[Column], *, stored: bool) -> tuple[str, str] | None:
         one = self.pick(columns)
         name = mark(one)
         if one.type in ("integer", "bigint", "numeric"):
-            return one.type, self.pick((f"({name} + 1)", f"({name} % 10)", f"COALESCE({name}, 0)"))
+            return one.type, self.pick(
+                (f"({name} + 1)" if stored else f"({name} / 2)", f"({name} % 10)", f"COALESCE({name}, 0)")
+            )
         if one.type in ("text", "character varying(20)", "character varying"):
             return self.pick((("text", f"upper({name})"), ("integer", f"length({name})"), ("text", f"({name} || 'x')")))
         return "boolean", f"({name} IS NULL)"
@@ -316,7 +318,8 @@ class PostgresDrawer(Drawer):
     def enum(self) -> Part:
         """Draw an enum type."""
         labels = self.rng.sample(("sad", "ok", "happy", "it's", "Very Odd", "x,y"), self.rng.randint(1, 4))
-        return self.add(Part(self.number, "enum", self.fresh(), 0, "", tuple(labels)))
+        name = self.fresh(self.pick(("mood", "Mood", "of it's kind", "state")))  # not that of a type PostgreSQL has
+        return self.add(Part(self.number, "enum", name, 0, "", tuple(labels)))
 
     def referring(self, column: Column) -> str:
         return "bigint" if column.type == "integer" and self.chance(0.2) else column.type

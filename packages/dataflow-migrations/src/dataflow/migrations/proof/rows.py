@@ -139,7 +139,7 @@ class _Table:
             for name, column in before.columns.items()
             if pairs[name] in after.columns
         ]
-        self.retyped = any(column.type != then.type for column, then in both)
+        self.moved = bool(filled) or any(_content(column) != _content(then) for column, then in both)
         for old, new in pairs.items():
             self._sort(old, new, filled)
 
@@ -153,7 +153,7 @@ class _Table:
         strict = ["strict" in table.options for table in (self.before, self.after)]
         if then.type == "ANY" and strict[0] != strict[1]:  # it has the affinity NUMERIC where tables are not strict
             cast = None
-        if cast is None or (then.generated is not None and (self.retyped or new in filled)):
+        if cast is None or (then.generated is not None and (self.moved or new in filled)):
             self.found.skipped += 1
         elif new in filled:
             self.filled[old] = new
@@ -179,6 +179,10 @@ class _Table:
             has = Counter(_key(row[new_name]) for row in after)
             if had - has:
                 self.found.wrong.append(f"{name}.{new_name} lacks {list(had - has)[:2]}")
+
+
+def _content(column: Column) -> tuple[str, bool]:
+    return column.type, column.generated is None
 
 
 def _key(value: Any) -> Any:

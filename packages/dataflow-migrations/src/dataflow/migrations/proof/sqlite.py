@@ -22,7 +22,7 @@ VALUES: Mapping[str, Sequence[str]] = {
     "DOUBLE": ("0", "1.5", "0.1"),
     "NUMERIC": ("0", "1.10", "2", "'x'"),
     "DECIMAL(10, 2)": ("0", "1.10", "-2.55"),
-    "BLOB": ("x''", "x'00ff'", "'text'"),
+    "BLOB": ("x''", "x'00ff'"),
     "BOOLEAN": ("0", "1"),
     "DATE": ("'2024-02-29'", "'1999-12-31'"),
     "": ("1", "'1'", "x'31'", "1.5"),
@@ -113,7 +113,8 @@ class SQLiteDrawer(Drawer):
     def collation(self, type_: str) -> str | None:
         return self.pick(("NOCASE", "RTRIM", "BINARY")) if type_ in ("TEXT", "VARCHAR(20)") else None
 
-    def computed(self, columns: Sequence[Column]) -> tuple[str, str] | None:
+    def computed(self, columns: Sequence[Column], *, stored: bool) -> tuple[str, str] | None:
+        del stored
         one = self.pick(columns)
         name = mark(one)
         if one.type in ("TEXT", "VARCHAR(20)"):
