@@ -28,12 +28,12 @@ class Sorted:
     refused: tuple[Change, ...]
 
 
-def sort(some: Iterable[Change], *, foreign: Callable[[str], bool]) -> Sorted:
+def sort(some: Iterable[Change], *, foreign: Callable[[Change], bool]) -> Sorted:
     """Sort changes.
 
     Args:
         some: the changes.
-        foreign: whether a table is none that DataFlow has made: such tables only get what they lack.
+        foreign: whether a change is about what DataFlow has not made: such tables and columns only get what they lack.
     """
     listed = list(some)
     new_columns = {(c.table, c.name) for c in listed if c.kind == "add_column"}
@@ -43,7 +43,7 @@ def sort(some: Iterable[Change], *, foreign: Callable[[str], bool]) -> Sorted:
             made.append(change)
         elif change.kind in _DECLARED:
             refused.append(change)
-        elif change.kind in _LEAVING or _harmless(change) or (change.table and foreign(change.table)):
+        elif change.kind in _LEAVING or _harmless(change) or foreign(change):
             left.append(change)
         else:
             refused.append(change)

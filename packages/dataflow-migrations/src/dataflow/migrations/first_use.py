@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from dataflow.changes import Change
 from dataflow.dialect import COUNT, Command, Program
 from dataflow.errors import Problem, SchemaError, UsageError
 from dataflow.migrations import additive
@@ -189,8 +190,11 @@ class FirstUse:
         """
         draft = yield from self.planner.draft()
 
-        def foreign(table: str) -> bool:
-            return table not in draft.registered or not draft.registered[table].ddl
+        def foreign(change: Change) -> bool:
+            entry = draft.registered.get(change.table)
+            if entry is None or not entry.ddl:
+                return bool(change.table)
+            return change.kind == "alter_column" and change.name not in entry.owned.columns
 
         found = additive.sort(draft.changes, foreign=foreign)
         if not found.refused and not any(question.kind == "value" for question in draft.plan.questions):
