@@ -296,7 +296,7 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", maxsplit=1)[0][:200]
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: BaseException) -> str:
     if isinstance(error, Different):
         return str(error)
     cause = error.__cause__
@@ -305,7 +305,9 @@ def _explained(error: Exception) -> str:
     return told + "".join(f"\n  at {frame.filename}:{frame.lineno}" for frame in own)
 
 
-def replay(location: str, url: str, *, versions: Sequence[str] = (), base: str = "", rename: bool = False) -> Report:
+def replay(
+    location: str, url: str, *, versions: Sequence[str] = (), base: str = "", target: str = "", rename: bool = False
+) -> Report:
     """Replay a history, and return what was proven.
 
     Args:
@@ -313,51 +315,53 @@ def replay(location: str, url: str, *, versions: Sequence[str] = (), base: str =
         url: "sqlite", or of a PostgreSQL server.
         versions: directories of the revisions, where it is not "versions" there.
         base: "module:attribute" of the SQLAlchemy metadata that the history starts from, where it does.
+        target: the same of the metadata that env.py names, where revisions rely on how it names constraints.
         rename: whether plain renames are made as such.
     """
     report = Report()
     started = time.monotonic()
     scripts = directory(location, *versions)
+    metadata = _metadata(target) if target else None
     with Place.at(url) as place:
         if base:
-            module, _, attribute = base.partition(":")
             with place.connection() as connection, connection.begin():
-                _attribute(importlib.import_module(module), attribute).create_all(connection)
+                _metadata(base).create_all(connection)
         proof = Replay(place, report, rename)
         for revision in revisions(scripts):
 
-            def forward(target: str = revision.id) -> None:
+            def forward(upto: str = revision.id) -> None:
                 with place.connection() as connection:
-                    upgrade(connection, scripts, target)
+                    upgrade(connection, scripts, upto, metadata)
 
             try:
                 proof.step(revision, forward)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # a foreign revision may do anything
-                report.failures.append((revision.id, f"Alembic stopped: {_explained(error)}"))  # type: ignore[arg-type]
+                report.failures.append((revision.id, f"Alembic stopped: {_explained(error)}"))
                 break
     report.counts["seconds"] = int(time.monotonic() - started)
     return report
 
 
-def _attribute(module: object, path: str) -> sa.MetaData:
+def _metadata(named: str) -> sa.MetaData:
+    module, _, path = named.partition(":")
+    found: object = importlib.import_module(module)
     for name in path.split("."):
-        module = getattr(module, name)
-    assert isinstance(module, sa.MetaData)
-    return module
+        found = getattr(found, name)
+    assert isinstance(found, sa.MetaData)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay one history; 1 where something failed."""
     parser = argparse.ArgumentParser(prog="python -m dataflow.migrations.proof.histories", description=__doc__)
     parser.add_argument("--alembic", required=True, metavar="DIRECTORY", help="Alembic's script directory")
-    parser.add_argument(
-        "--versions", nargs="*", default=(), metavar="DIRECTORY", help="of the revisions, where it is elsewhere"
-    )
+    parser.add_argument("--versions", nargs="*", default=(), metavar="DIRECTORY", help="of the revisions, if elsewhere")
     parser.add_argument("--url", default="sqlite", help="sqlite, or the URL of a PostgreSQL server")
     parser.add_argument("--base", default="", metavar="MODULE:ATTRIBUTE", help="metadata that the history starts from")
+    parser.add_argument("--target", default="", metavar="MODULE:ATTRIBUTE", help="metadata that names constraints")
     parser.add_argument("--rename", action="store_true", help="make plain renames as such")
-    given = parser.parse_args(arguments)
-    report = replay(given.alembic, given.url, versions=given.versions, base=given.base, rename=given.rename)
+    given = vars(parser.parse_args(arguments))
+    report = replay(given.pop("alembic"), given.pop("url"), **given)
     sys.stdout.write(f"{report}\n")
     return 1 if report.failures else 0
 

@@ -8,13 +8,16 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 
-def upgrade(connection: sa.Connection, scripts: "ScriptDirectory", revision: str) -> None:
+def upgrade(
+    connection: sa.Connection, scripts: "ScriptDirectory", revision: str, metadata: sa.MetaData | None = None
+) -> None:
     """Bring a database to a revision.
 
     Args:
         connection: to it.
         scripts: the history.
         revision: whose predecessors are all made.
+        metadata: of the application, where its revisions rely on how it names constraints.
     """
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
@@ -27,7 +30,7 @@ def upgrade(connection: sa.Connection, scripts: "ScriptDirectory", revision: str
         return scripts._upgrade_revs(revision, now)  # type: ignore[arg-type]  # noqa: SLF001  # as alembic.command does
 
     with EnvironmentContext(config, scripts, fn=made, destination_rev=revision) as context:
-        context.configure(connection=connection, render_as_batch=connection.dialect.name == "sqlite")
+        context.configure(connection=connection, target_metadata=metadata)
         with context.begin_transaction():
             context.run_migrations()
     connection.commit()
