@@ -252,3 +252,24 @@ def test_nothing_steps_aside_for_what_needs_no_room(migration):
     before = migration.sql("SELECT count(*) FROM sqlite_master WHERE name LIKE 'dataflow%'")
     migration.to(with_column("b INT"), "CREATE TABLE u (x INT)", "CREATE INDEX i ON t (a)", FRAMEWORK[-1])
     assert migration.sql("SELECT count(*) FROM sqlite_master WHERE name LIKE 'dataflow%'") == before
+
+
+def test_an_index_that_is_renamed_with_its_column_is_renamed_back_with_it(migration):
+    migration.sql("CREATE TABLE t (old INT)", "CREATE UNIQUE INDEX old ON t (old) WHERE old > 0")
+    before = migration.inspect()
+    wanted = migration.desired("CREATE TABLE t (new INT)", 'CREATE UNIQUE INDEX "index" ON t (new) WHERE new > 0')
+    changes = [
+        Change("rename_column", "t", "new", before="old", after="new"),
+        Change(
+            "rename_index",
+            "t",
+            "index",
+            before=before.tables["t"].indexes["old"],
+            after=wanted.tables["t"].indexes["index"],
+        ),
+    ]
+    steps = migration.editor.steps(before, wanted, changes)
+    migration.execute(steps)
+    assert migration.inspect() == wanted
+    migration.back(steps)
+    assert migration.inspect() == before

@@ -8,7 +8,7 @@ from dataflow.errors import NotYetAvailable
 from dataflow.sqlite.migration.alteration import STRUCTURE, Alteration, Surroundings, rename_steps
 from dataflow.sqlite.migration.moves import moved, rename_table
 from dataflow.sqlite.migration.tables import table_text
-from dataflow.sqlite.migration.tokens import names_in, quoted
+from dataflow.sqlite.migration.tokens import names_in, quoted, tokens
 from dataflow.sqlite.migration.words import failure, loss, operation, summary
 
 _OTHERS = frozenset(
@@ -224,13 +224,14 @@ class Planner:
         )  # fmt: skip
 
     def _rename_index(self, change: Change) -> Step:
+        """Make it anew; it is undone before columns get their old names back, so by a text with their new ones."""
         old, new = change.before, change.after
         return Step(
             "rename_index",
             f"rename index {old.name} to {new.name}",
             change.table,
             (f"DROP INDEX {quoted(old.name)}", new.definition),
-            (f"DROP INDEX {quoted(new.name)}", old.definition),
+            (f"DROP INDEX {quoted(new.name)}", _called(new.definition, old.name)),
             locks={change.table: "WRITE"},
             scans=True,
         )
@@ -240,6 +241,14 @@ class Planner:
         table = self.found.tables.get(back.get(change.table, change.table))
         index: Index = change.before
         return table.indexes.get(index.name, index) if table else index
+
+
+def _called(definition: str, name: str) -> str:
+    """Return the text of an index with another name."""
+    words = tokens(definition)
+    place = next(place for place, (word, _, _) in enumerate(words) if word.upper() == "INDEX")
+    _, start, end = words[place + 1]
+    return f"{definition[:start]}{quoted(name)}{definition[end:]}"
 
 
 def _old(change: Change) -> str:
