@@ -80,6 +80,11 @@ def test_a_computed_column_is_added_after_what_it_is_computed_from():
     assert made == [("add_column", "a"), ("add_column", "b")]
 
 
+def test_null_is_no_value_for_rows_that_have_none():
+    found, wanted = (catalog(table("t", Column("a", "TEXT", nullable=n, default="NULL"))) for n in (True, False))
+    assert [change.value for change in changes(found, wanted, values={("t", "a"): "NULL"})] == [None]
+
+
 def test_names_that_views_seem_to_read_from_each_other_are_no_reason_to_fail():
     views = {
         "kind": View("kind", 'CREATE VIEW "kind" AS SELECT a FROM t', reads=("select", "t")),

@@ -295,7 +295,7 @@ class _TableDifference:
         after = sorted(self.wanted.columns.items(), key=lambda item: item[1].generated is not None)  # they read others
         for name, column in after:
             before = self.found.columns.get(name)
-            value = self.whole.values.get((self.name, name))
+            value = _some(self.whole.values.get((self.name, name)))
             if before is not None and before.generated and not column.generated and self._reads_moving(before):
                 kept = attrs.evolve(before, generated=None, stored=False)  # while what it reads is still there
                 self.add("alter_column", name, phase="keep_computed", before=before, after=kept)
@@ -304,7 +304,7 @@ class _TableDifference:
                 self.add("add_column", name, after=column, value=value)
             elif before != column:
                 if value is None and before.nullable and not column.nullable:
-                    value = column.default  # what rows get that have none
+                    value = _some(column.default)  # what rows get that have none
                 self.add("alter_column", name, before=before, after=column, value=value)
 
     # -- constraints ----------------------------------------------------------------------------------------------
@@ -379,6 +379,11 @@ def _replaced(found: Catalog, wanted: Catalog) -> frozenset[str]:
         for before, after in both
         if before.labels != tuple(label for label in after.labels if label in before.labels)
     )
+
+
+def _some(value: str | None) -> str | None:
+    """Return an expression for a value, unless it says that there is none."""
+    return None if value is None or value.upper() == "NULL" else value
 
 
 def _type(column: Column) -> str:

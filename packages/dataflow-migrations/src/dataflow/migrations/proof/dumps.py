@@ -105,7 +105,7 @@ def sqlite_dump() -> Program[list[str]]:
         if kind == "table":
             found += dict.fromkeys(f"{name}: {part}" for part in _marked(words))
         else:
-            found.append(f"{kind} {name} of {table}: {' '.join(words)}")
+            found.append(f"{kind} {name} of {table}: {' '.join(word for word in words if word != 'asc')}")
     return sorted(found)
 
 
