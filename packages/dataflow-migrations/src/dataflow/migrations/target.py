@@ -49,7 +49,9 @@ def target(
     notes: list[str] = []
     tables = {name: table for name, table in found.tables.items() if name not in drop}
     for name, table in desired.tables.items():
-        if name in found.tables and name not in drop:
+        if name in found.tables and found.tables[name] == table and name not in drop:
+            tables[name] = found.tables[name]
+        elif name in found.tables and name not in drop:
             merge = _Merge(found.tables[name], table, owned.get(name), drop, notes)
             tables[name] = merge.table()
         else:

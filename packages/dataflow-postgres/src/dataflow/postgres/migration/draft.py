@@ -1,6 +1,7 @@
 """Steps under construction: what is there, what shall be, and how a step is put together from the facts."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -125,8 +126,14 @@ class Draft:
     def parts(self, name: str) -> list[str]:
         """Return the tables that hold rows of a partitioned one."""
         start = (f"partition of {name} ", f"partition of {self.quote(name)} ", f"inherits {name}")
-        own = [t.name for t in self.found.tables.values() if any(option.startswith(start) for option in t.options)]
+        own = [table.name for table in self._parts if any(option.startswith(start) for option in table.options)]
         return own + [below for part in own for below in self.parts(part)]
+
+    @cached_property
+    def _parts(self) -> list[Table]:
+        """The tables that are parts of others."""
+        kin = ("partition of ", "inherits ")
+        return [t for t in self.found.tables.values() if any(option.startswith(kin) for option in t.options)]
 
     def references(self, name: str, columns: Collection[str] | None = None) -> set[str]:
         """Return the tables that foreign keys of a table lead to, or come from, as far as the keys stay meanwhile.
@@ -135,18 +142,21 @@ class Draft:
             name: the table.
             columns: only those that use one of these columns of it.
         """
-        others: set[str] = set()
+        led = self._references.get(name, ())
+        return {other for other, own in led if columns is None or set(columns) & set(own)} - {name}
+
+    @cached_property
+    def _references(self) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+        """Table -> the other table, and its own columns, of each foreign key that stays."""
+        found: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
         for table in (*self.found.tables.values(), *self.wanted.tables.values()):
             near = self.renamed(table.name)
             for key in table.constraints:
-                if key.kind != "foreign key" or ("drop_constraint", near, key.name) in self.changed:
-                    continue
-                far = self.renamed(key.target)
-                if near == name and (columns is None or set(columns) & set(key.columns)):
-                    others.add(far)
-                if far == name and (columns is None or set(columns) & set(key.remote)):
-                    others.add(near)
-        return others - {name}
+                if key.kind == "foreign key" and ("drop_constraint", near, key.name) not in self.changed:
+                    far = self.renamed(key.target)
+                    found.setdefault(near, []).append((far, key.columns))
+                    found.setdefault(far, []).append((near, key.remote))
+        return found
 
     def indexes_on(self, name: str, column: str) -> bool:
         """Tell whether an index or key holds a column."""

@@ -38,12 +38,25 @@ class Surroundings:
         wanted: the catalog after.
         texts: names in each view and trigger that stands meanwhile.
         dropped: names of indexes and triggers that are gone by then.
+        tables: all tables, by their names in lower case.
+        referred: tables and columns that foreign keys lead to, in lower case.
     """
 
     found: Catalog
     wanted: Catalog
     texts: Sequence[frozenset[str]]
     dropped: frozenset[str]
+    tables: Mapping[str, Table] = attrs.field(init=False)
+    referred: frozenset[tuple[str, str]] = attrs.field(init=False)
+
+    @tables.default
+    def _tables(self) -> Mapping[str, Table]:
+        return {name.lower(): table for name, table in {**self.found.tables, **self.wanted.tables}.items()}
+
+    @referred.default
+    def _referred(self) -> frozenset[tuple[str, str]]:
+        keys = [key for table in self.found.tables.values() for key in table.constraints if key.target]
+        return frozenset((key.target.lower(), column.lower()) for key in keys for column in key.remote)
 
 
 class Alteration:
@@ -70,7 +83,8 @@ class Alteration:
 
     # -- what a table is ----------------------------------------------------------------------------------------------
     def _resolved(self, table: Table) -> Table:
-        others = {**self.around.found.tables, **self.around.wanted.tables}
+        far = (self.around.tables.get(key.target.lower()) for key in table.constraints if key.target)
+        others = {other.name: other for other in far if other is not None}
         return resolved({table.name: table}, others)[table.name]
 
     def _means(self, statements: Sequence[str]) -> bool:
@@ -107,12 +121,8 @@ class Alteration:
 
     def _droppable(self, change: Change) -> bool:
         name, table = change.name.lower(), self.name.lower()
-        refers = any({name, table} <= text for text in self.around.texts)
-        for other in self.around.found.tables.values():
-            refers |= any(
-                key.target.lower() == table and name in map(str.lower, key.remote) for key in other.constraints
-            )
-        return not refers
+        read = any({name, table} <= text for text in self.around.texts)
+        return not read and (table, name) not in self.around.referred
 
     def _drop(self, change: Change) -> Step:
         drop = f"ALTER TABLE {quoted(self.name)} DROP COLUMN {quoted(change.name)}"

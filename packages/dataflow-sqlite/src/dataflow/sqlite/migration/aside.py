@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from dataflow.catalog import Catalog, Table
@@ -14,6 +15,7 @@ from dataflow.sqlite.migration.catalog import inspect
 
 T = TypeVar("T")
 _PLACE = ":memory:"
+_SHARED: ContextVar[sqlite3.Connection | None] = ContextVar("dataflow_sqlite_aside", default=None)
 
 
 @contextmanager
@@ -26,6 +28,17 @@ def memory() -> Iterator[sqlite3.Connection]:
         yield raw
     finally:
         raw.close()
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Let `after` use one database, emptied each time: to open one costs more than to build a table in it."""
+    with memory() as raw:
+        token = _SHARED.set(raw)
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
 
 
 def drive(raw: sqlite3.Connection, program: Program[T]) -> T:
@@ -58,10 +71,19 @@ def after(statements: Iterable[str]) -> Catalog:
     Raises:
         sqlite3.Error: one of them cannot be carried out.
     """
-    with memory() as raw:
+    raw = _SHARED.get()
+    if raw is None:
+        with shared():
+            return after(statements)
+    raw.execute("BEGIN")
+    try:
         for sql in statements:
             raw.execute(sql)
         return drive(raw, inspect())
+    finally:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+        raw.execute("PRAGMA legacy_alter_table = OFF")
 
 
 def table_after(name: str, statements: Iterable[str]) -> Table | None:

@@ -12,7 +12,7 @@ from dataflow.changes import Change, Step
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.errors import DatabaseTimeout, DataFlowError, ForeignKeyError, UsageError
 from dataflow.session import COMMIT, ROLLBACK, savepoint
-from dataflow.sqlite.migration.aside import drive, memory
+from dataflow.sqlite.migration.aside import drive, memory, shared
 from dataflow.sqlite.migration.backup import backup
 from dataflow.sqlite.migration.catalog import inspect, is_own
 from dataflow.sqlite.migration.steps import Planner
@@ -64,7 +64,8 @@ class SQLiteEditor:
 
     def steps(self, found: Catalog, wanted: Catalog, changes: Sequence[Change]) -> list[Step]:
         """Return the steps that make changes; those of one table that need it are one rebuild."""
-        return Planner(found, wanted, changes).steps()
+        with shared():
+            return Planner(found, wanted, changes).steps()
 
     # -- around a migration -------------------------------------------------------------------------------------------
     def locked(self, body: Program[T], *, timeout: float) -> Program[T]:
