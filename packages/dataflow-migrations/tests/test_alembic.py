@@ -7,6 +7,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -294,6 +295,25 @@ def test_a_history_of_alembics_is_replayed_by_us(opening, scripts, rename):
     assert report.counts["tables left empty"] == 0
     assert {"create_table", "add_column", "drop_column", "alter_column", "add_constraint"} <= report.kinds.keys()
     assert ("rename_column" in report.kinds) == rename
+
+
+def test_a_history_may_start_from_tables_and_need_data_of_its_own(opening, scripts, monkeypatch):
+    """Two rows cannot get one value in a column whose values are unique: that is proven without rows."""
+    metadata = sa.MetaData(naming_convention={"uq": "only_%(column_0_name)s"})
+    sa.Table("shops", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.String(9)))
+    monkeypatch.setitem(sys.modules, "theirs", SimpleNamespace(Base=SimpleNamespace(metadata=metadata)))
+    with open(f"{scripts}/versions/5s.py", "w") as file:
+        file.write(
+            "import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = '5s', '4m'\n\ndef upgrade():\n"
+            "    with op.batch_alter_table('shops') as shops:\n"
+            "        shops.add_column(sa.Column('code', sa.String(9), nullable=False))\n"
+            "        shops.create_unique_constraint(op.f('only_code'), ['code'])\n"
+        )
+    named = "theirs:Base.metadata"
+    report = replay(scripts, place_of(opening), base=named, target=named)
+    assert report.failures == []
+    assert report.counts["revisions proven without rows"] == 1
+    assert any("needs data of its own" in reason for reason in report.left)
 
 
 def test_a_replay_tells_what_is_not_as_it_should_be(opening, scripts, monkeypatch, capsys):
