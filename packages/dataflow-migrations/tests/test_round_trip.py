@@ -8,11 +8,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dataflow.changes import Step
+from dataflow.migrations.execution import Execution, Limits, MigrationError, nothing
+from dataflow.migrations.journal import Journal
+from dataflow.migrations.plan import Plan, PlannedStep
 from dataflow.migrations.proof import __main__ as program
 from dataflow.migrations.proof.benches import bench
 from dataflow.migrations.proof.schema import Column, Part, Schema
 from dataflow.migrations.proof.shrinking import shrunk
 from dataflow.migrations.proof.trips import Divergence, Report, Trip, drawn, travel
+from dataflow.migrations.risk import level_of
 
 TRIPS = {"sqlite": 60, "postgres": 12}
 EDITS = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=6)
@@ -144,6 +149,25 @@ def test_what_goes_wrong_is_made_small(place, monkeypatch):
     assert again.kind == caught.value.kind
     assert len(small.after.parts) <= 3
     assert small.rows == 0
+
+
+# -- what trips have shown --------------------------------------------------------------------------------------------
+def test_values_that_a_step_has_changed_are_told_of_when_it_is_undone(place):
+    if place.editor.whole:
+        pytest.skip("all of a migration is undone there")
+    place.start(Schema())
+    place.execute("CREATE TABLE t (a numeric)", "INSERT INTO t VALUES (1.5)")
+    there, back = (f"ALTER TABLE t ALTER COLUMN a TYPE {kind}" for kind in ("numeric(9, 0)", "numeric"))
+    steps = [
+        Step("change_type_narrowing", "round t.a", "t", (there,), (back,), mode="apart", data_loss="possible"),
+        Step("other", "fail", "t", ("SELECT 1 / 0",), (), mode="apart"),
+    ]
+    plan = Plan("postgresql", "", tuple(PlannedStep(step, level_of(step)) for step in steps))
+    execution = Execution(place.editor, Journal(place.dialect), limits=Limits(), finish=nothing)
+    with pytest.raises(MigrationError) as caught:
+        place.run(place.editor.locked(execution.run(plan), timeout=5))
+    assert caught.value.undone
+    assert caught.value.hint.endswith("the schema is as it was, but values may have changed: round t.a")
 
 
 def test_the_proof_runs_as_a_program(capsys):

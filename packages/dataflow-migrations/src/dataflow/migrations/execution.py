@@ -242,7 +242,9 @@ class Execution:
                 yield from self._attempt(self._left(entry, text))
         except DatabaseUnavailable:
             return _explained(entry, step, error, interrupted=True)
-        return _explained(entry, step, error, undone=undone)
+        steps = [entry.plan.steps[position].step for position in done if undone]
+        changed = ", ".join(each.summary for each in steps if each.data_loss != "none")
+        return _explained(entry, step, error, undone=undone, changed=changed)
 
     def _left(self, entry: Entry, text: str) -> Program[None]:
         yield from self.leave(entry)
@@ -278,13 +280,22 @@ def _pauses() -> Iterator[float]:
 
 
 def _explained(
-    entry: Entry, step: str, error: Exception, *, undone: bool = False, interrupted: bool = False
+    entry: Entry,
+    step: str,
+    error: Exception,
+    *,
+    undone: bool = False,
+    interrupted: bool = False,
+    changed: str = "",
 ) -> MigrationError:
+    """Return the error of a migration; `changed`: steps that are undone, but for what they did to values."""
     reason = error.message if isinstance(error, DataFlowError) else f"{type(error).__name__}: {error}"
     hint = error.hint if isinstance(error, DataFlowError) else ""
     msg = f"the migration failed at: {step}: {reason}"
     if interrupted:
         hint = f"migrate again: it goes on where it was; migration {entry.id} is partly done"
+    elif changed:
+        hint = f"{hint}; " * bool(hint) + f"the schema is as it was, but values may have changed: {changed}"
     elif undone:
         hint = f"{hint}; nothing has changed" if hint else "nothing has changed"
     else:

@@ -265,6 +265,8 @@ class Journey:
         if not any(step.fails_on_data != "no" for step in concerned):
             raise Divergence("refused by data, unannounced", str(error)) from error
         undone = getattr(error, "undone", True)
+        if undone and "values may have changed" in error.hint:
+            return "refused by data, undone but for values"
         if undone:
             self._as_before(rows)
         return f"refused by data, {'undone' if undone else 'partly done'}"
