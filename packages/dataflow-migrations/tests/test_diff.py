@@ -49,6 +49,16 @@ def test_the_reference_of_a_table_that_goes_is_dropped_before_the_key_it_refers_
     assert made == [("drop_constraint", "u_t"), ("drop_constraint", "t_pkey"), ("drop_table", "u")]
 
 
+def test_a_reference_that_is_made_anew_gets_its_new_name_at_once():
+    other = Constraint("other", "foreign key", ("t",), TO_T.definition, "t", ("id",))
+    wider = Column("id", "numeric", nullable=False)
+    found, wanted = (
+        catalog(table("t", id_, constraints=[KEY]), table("u", Column("t", "bigint"), constraints=[key]))
+        for id_, key in ((ID, TO_T), (wider, other))
+    )
+    assert kinds(found, wanted) == [("drop_constraint", "u_t"), ("alter_column", "id"), ("add_constraint", "other")]
+
+
 def test_the_names_of_types_and_sequences_that_go_are_free_for_tables():
     found = catalog(enums={"at": EnumType("at", ("a",))}, sequences={"no": Sequence("no", "")})
     made = kinds(found, catalog(table("at", ID), table("no", ID)))

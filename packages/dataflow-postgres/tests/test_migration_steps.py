@@ -372,6 +372,18 @@ def test_a_stored_computed_column_may_fail_on_rows(editing):
     assert step.fails_on_data == "possible"
 
 
+@pytest.mark.parametrize(
+    ("index", "fails"), [("(a)", "no"), ("((a + 1))", "possible"), ("(a) WHERE a + 1 > 0", "possible")]
+)
+def test_an_index_of_expressions_may_fail_on_rows(editing, index, fails):
+    sql = "CREATE TABLE t (a integer);"
+    editing.execute(sql + "INSERT INTO t VALUES (2147483647)")
+    found, wanted = editing.inspect(), editing.desired(f"{sql} CREATE INDEX i ON t {index}")
+    change = Change("create_index", "t", "i", None, wanted.tables["t"].indexes["i"])
+    (step,) = editing.editor.steps(found, wanted, [change])
+    assert step.fails_on_data == fails
+
+
 def test_a_computed_column_comes_back_with_its_comment(editing):
     sql = "CREATE TABLE t (a integer, b integer GENERATED ALWAYS AS (a + 1) STORED);"
     editing.execute(sql + "COMMENT ON COLUMN t.b IS 'next'")

@@ -136,9 +136,14 @@ class _Difference:
                 if key.kind != "foreign key" or (table.name, key.name) in gone or not self._disturbed(table.name, key):
                     continue
                 self.add("drop_constraint", table.name, key.name, phase="drop_foreign_key", before=key)
-                if key.name in kept and (table.name, key.name) not in new:
-                    after = kept[key.name]
-                    self.add("add_constraint", table.name, key.name, phase="add_foreign_key", after=after)
+                after = kept.get(key.name)
+                for renaming in self.phases["rename_constraint"]:
+                    if (renaming.table, renaming.before.name) == (table.name, key.name):
+                        self.phases["rename_constraint"].remove(renaming)
+                        after = renaming.after
+                        break
+                if after is not None and (table.name, after.name) not in new:
+                    self.add("add_constraint", table.name, after.name, phase="add_foreign_key", after=after)
 
     def _disturbed(self, table: str, key: Constraint) -> bool:
         here = self.retyped.get(table, set()) & set(key.columns)
