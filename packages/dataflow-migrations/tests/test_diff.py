@@ -59,6 +59,14 @@ def test_a_reference_that_is_made_anew_gets_its_new_name_at_once():
     assert kinds(found, wanted) == [("drop_constraint", "u_t"), ("alter_column", "id"), ("add_constraint", "other")]
 
 
+def test_a_new_table_refers_to_a_key_that_is_new_as_well_once_it_is_there():
+    new = table("u", Column("t", "bigint"), constraints=[TO_T])
+    made = kinds(catalog(table("t", ID)), catalog(table("t", ID, constraints=[KEY]), new))
+    assert made == [("create_table", "u"), ("add_constraint", "t_pkey"), ("add_constraint", "u_t")]
+    made = changes(catalog(table("t", ID, constraints=[KEY])), catalog(table("t", ID, constraints=[KEY]), new))
+    assert [(change.kind, change.after) for change in made] == [("create_table", new)]
+
+
 def test_the_names_of_types_and_sequences_that_go_are_free_for_tables():
     found = catalog(enums={"at": EnumType("at", ("a",))}, sequences={"no": Sequence("no", "")})
     made = kinds(found, catalog(table("at", ID), table("no", ID)))

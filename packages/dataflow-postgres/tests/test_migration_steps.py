@@ -372,6 +372,21 @@ def test_a_stored_computed_column_may_fail_on_rows(editing):
     assert step.fails_on_data == "possible"
 
 
+@pytest.mark.parametrize("check", ["", "CONSTRAINT c CHECK (n > 0),"])
+def test_a_cheap_change_of_type_reads_the_rows_where_a_check_is_verified_again(editing, check):
+    editing.execute(f"CREATE TABLE t ({check} n numeric(10, 2)); INSERT INTO t VALUES (1)")
+    found = editing.inspect()
+    wanted = editing.desired(f"CREATE TABLE t ({check.replace('n >', 'k >')} k numeric(12, 2))")
+    column = attrs.evolve(found.tables["t"].columns["n"], name="k")
+    changes = [
+        Change("rename_column", "t", "k", "n", "k"),
+        Change("alter_column", "t", "k", column, wanted.tables["t"].columns["k"]),
+    ]
+    steps = editing.editor.steps(found, wanted, changes)
+    assert carry_out(editing, steps) == []
+    assert steps[-1].scans == bool(check)
+
+
 @pytest.mark.parametrize(
     ("index", "fails"), [("(a)", "no"), ("((a + 1))", "possible"), ("(a) WHERE a + 1 > 0", "possible")]
 )

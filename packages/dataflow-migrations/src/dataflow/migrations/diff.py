@@ -109,7 +109,8 @@ class _Difference:
         return _in_order(below)
 
     def _create_table(self, table: Table) -> None:
-        made = {change.name for change in self.phases["create_table"]} | self.found.tables.keys() | {table.name}
+        made = {change.name for change in self.phases["create_table"]} | {table.name}
+        made |= {name for name, found in self.found.tables.items() if found == self.wanted.tables.get(name)}
         later = [key for key in table.constraints if key.kind == "foreign key" and key.target not in made]
         now = table
         if later and not self.loose:

@@ -275,7 +275,7 @@ def _retype(draft: Draft, table: str, before: Column, after: Column) -> None:
         (draft.alter(table, _type(draft, before, after)),),
         inverse=(draft.alter(table, _type(draft, after, before)),),
         far=far,
-        scans=cost != "catalog" or bool(far),
+        scans=cost != "catalog" or bool(far) or draft.checks_on(table, after.name),
         details=draft.clears(table, after.name),
     )
 

@@ -160,11 +160,19 @@ class Draft:
 
     def indexes_on(self, name: str, column: str) -> bool:
         """Tell whether an index or key holds a column."""
-        table = self.table(name)
+        table, column = self.table(name), self._columns.get((name, column), column)
         if table is None:
             return False
         keyed = any(column in each.columns for each in table.constraints if each.kind not in ("check", "foreign key"))
         return keyed or any(column in index.columns or _mentions(index, column) for index in table.indexes.values())
+
+    def checks_on(self, name: str, column: str) -> bool:
+        """Tell whether a check that stays mentions a column: it is verified again when the column's type changes."""
+        table, column = self.table(name), self._columns.get((name, column), column)
+        return table is not None and any(
+            each.kind == "check" and column in each.columns and ("drop_constraint", name, each.name) not in self.changed
+            for each in table.constraints
+        )
 
     # -- steps ----------------------------------------------------------------------------------------------------
     def add(
