@@ -204,6 +204,13 @@ def test_a_column_that_refers_to_a_key_without_naming_it_refers_to_it_once(migra
     assert migration.sql("SELECT count(*) FROM pragma_foreign_key_list('t')") == [(1,)]
 
 
+def test_a_check_may_refuse_values_of_another_type_and_the_step_says_so(migration):
+    old = T.replace("a INT", "a INT CHECK (typeof(a) <> 'text')")
+    migration.sql(old, "INSERT INTO t VALUES (1, 2)")
+    steps = migration.plan(old.replace("a INT", "a TEXT"))
+    assert "a constraint refuses the value that a gets" in steps[0].fails_on_data
+
+
 def test_a_computed_column_that_is_null_for_a_row_may_fail_and_the_step_says_so(migration):
     migration.sql(T)
     steps = migration.plan(with_column("b INT NOT NULL AS (a + 1)"))

@@ -183,11 +183,17 @@ class Alteration:
         return text
 
     def _filled(self, changes: Sequence[Change]) -> list[str]:
-        """Return constrained columns in which rows get a value."""
+        """Return constrained columns in which rows get a value, or one of another type."""
         held = {name for one in self.target.constraints for name in one.columns}
         held |= {name for index in self.now.indexes.values() if index.unique for name in index.columns}
-        altered = [one for one in changes if one.kind == "alter_column" and one.value is not None]
-        return [one.name for one in altered if one.before.nullable and not one.after.nullable and one.name in held]
+        checked = {name for one in self.target.constraints if one.kind == "check" for name in one.columns}
+        found = []
+        for one in changes:
+            if one.kind == "alter_column":
+                filled = one.value is not None and one.before.nullable and not one.after.nullable
+                moved = one.before.type != one.after.type
+                found += [one.name] * ((filled and one.name in held) or (moved and one.name in checked))
+        return found
 
     def _step(
         self,
