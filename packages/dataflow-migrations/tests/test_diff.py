@@ -1,5 +1,6 @@
 """Differences that round trips of random schemas have shown to be wrong, one test each."""
 
+import attrs
 import pytest
 
 from dataflow.catalog import Catalog, Column, Constraint, EnumType, Index, IndexKey, Sequence, Table, View
@@ -65,6 +66,15 @@ def test_a_new_table_refers_to_a_key_that_is_new_as_well_once_it_is_there():
     assert made == [("create_table", "u"), ("add_constraint", "t_pkey"), ("add_constraint", "u_t")]
     made = changes(catalog(table("t", ID, constraints=[KEY])), catalog(table("t", ID, constraints=[KEY]), new))
     assert [(change.kind, change.after) for change in made] == [("create_table", new)]
+
+
+def test_names_of_constraints_and_indexes_are_free_when_others_get_them():
+    unique = Constraint("a", "unique", ("id",), "UNIQUE (id)")
+    index = Index("b", (IndexKey("id"),), ("id",), definition="CREATE INDEX …")
+    found = catalog(table("t", ID, constraints=[unique], indexes=[index]))
+    new = attrs.evolve(unique, name="b"), attrs.evolve(index, name="c")
+    made = kinds(found, catalog(table("t", ID, constraints=new[:1], indexes=new[1:])))
+    assert made == [("rename_index", "c"), ("rename_constraint", "b")]
 
 
 def test_the_names_of_types_and_sequences_that_go_are_free_for_tables():

@@ -372,6 +372,16 @@ def test_a_stored_computed_column_may_fail_on_rows(editing):
     assert step.fails_on_data == "possible"
 
 
+def test_filling_a_column_that_refers_to_others_holds_rows_there(editing):
+    sql = "CREATE TABLE p (id integer PRIMARY KEY); CREATE TABLE t (p integer {} REFERENCES p)"
+    editing.execute(sql.format("") + "; INSERT INTO p VALUES (1); INSERT INTO t VALUES (NULL)")
+    found, wanted = editing.inspect(), editing.desired(sql.format("NOT NULL"))
+    both = [each.tables["t"].columns["p"] for each in (found, wanted)]
+    steps = editing.editor.steps(found, wanted, [Change("alter_column", "t", "p", *both, "1")])
+    assert steps[0].locks == {"t": "ROW EXCLUSIVE", "p": "ROW SHARE"}
+    assert carry_out(editing, steps) == []
+
+
 @pytest.mark.parametrize("check", ["", "CONSTRAINT c CHECK (n > 0),"])
 def test_a_cheap_change_of_type_reads_the_rows_where_a_check_is_verified_again(editing, check):
     editing.execute(f"CREATE TABLE t ({check} n numeric(10, 2)); INSERT INTO t VALUES (1)")

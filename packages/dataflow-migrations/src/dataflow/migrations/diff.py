@@ -88,7 +88,18 @@ class _Difference:
         self._enums()
         self._sequences()
         self._views()
+        self._free_names()
         return [change for phase in _PHASES for change in self.phases[phase]]
+
+    def _free_names(self) -> None:
+        """Rename constraints and indexes, which share names, in an order in which the new names are free."""
+        todo = self.phases["rename_constraint"] + self.phases["rename_index"]
+        order: list[Change] = []
+        while todo:
+            taken = {change.before.name for change in todo}
+            order += [change for change in todo if change.name not in taken] or todo
+            todo = [change for change in todo if change not in order]
+        self.phases["rename_constraint"], self.phases["rename_index"] = order, []
 
     # -- whole tables ---------------------------------------------------------------------------------------------
     def _drop_table(self, table: Table) -> None:

@@ -102,9 +102,12 @@ class PostgresDrawer(Drawer):
 
     # -- tables and columns -------------------------------------------------------------------------------------------
     def table_options(self, table: Part) -> tuple[str, ...]:
-        del table
+        serial = any(column.identity == "serial" for column in self.schema.columns(table.id))
         words = {"row security": 0.08, "force row security": 0.04, "fillfactor=70": 0.08, "unlogged": 0.04}
-        return tuple(word for word, share in words.items() if self.chance(share))
+        chosen = [word for word, share in words.items() if self.chance(share)]
+        if serial and "unlogged" in chosen:  # the catalog does not say that its sequence is unlogged as well
+            chosen.remove("unlogged")
+        return tuple(chosen)
 
     def key_column(self, table: Part) -> None:
         identity = self.pick(("serial", "always", "by default", "", ""))

@@ -133,7 +133,7 @@ class _Table:
         self.after = after
         self.found = found
         self.casts: dict[str, tuple[str, Callable[[Any], Any]]] = {}
-        self.filled: dict[str, str] = {}
+        self.filled: dict[str, tuple[str, Callable[[Any], Any]]] = {}
         both = [
             (column, after.columns[pairs[name]])
             for name, column in before.columns.items()
@@ -153,10 +153,12 @@ class _Table:
         strict = ["strict" in table.options for table in (self.before, self.after)]
         if then.type == "ANY" and strict[0] != strict[1]:  # it has the affinity NUMERIC where tables are not strict
             cast = None
+        if column.generated is not None and not column.stored and then.generated is None:
+            cast = None  # PostgreSQL does not keep what is stored nowhere, and says so
         if cast is None or (then.generated is not None and (self.moved or new in filled)):
             self.found.skipped += 1
         elif new in filled:
-            self.filled[old] = new
+            self.filled[old] = new, cast
         else:
             self.casts[old] = new, cast
 
@@ -174,8 +176,8 @@ class _Table:
             same = self.before.columns[old].type == self.after.columns[new_name].type
             self.found.kept += len(before) * same
             self.found.cast += len(before) * (not same)
-        for old, new_name in self.filled.items():
-            had = Counter(_key(row[old]) for row in before if row[old] is not None)
+        for old, (new_name, cast) in self.filled.items():
+            had = Counter(_key(cast(row[old])) for row in before if row[old] is not None)
             has = Counter(_key(row[new_name]) for row in after)
             if had - has:
                 self.found.wrong.append(f"{name}.{new_name} lacks {list(had - has)[:2]}")

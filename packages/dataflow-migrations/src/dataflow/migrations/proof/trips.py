@@ -317,7 +317,8 @@ class Journey:
 
 
 def _fills(change: Change) -> bool:
-    return change.value is not None and change.before.nullable and not change.after.nullable
+    """Tell whether rows may get a value: one that was given, or a number where SQLite makes keys of its own."""
+    return change.before.nullable and not change.after.nullable
 
 
 def _by_data(error: BaseException | None) -> bool:

@@ -139,13 +139,14 @@ def _fill(draft: Draft, table: str, column: Column, value: str) -> None:
     own, name = draft.quote(table), draft.quote(column.name)
     sql = f"UPDATE {own} SET {name} = {value} WHERE {name} IS NULL"  # noqa: S608
     summary = f"fill {table}.{column.name}"
+    far = sorted(draft.references(table, {column.name}))  # rows there are held while keys are looked up
     if not draft.is_large(table):
         at_once = ("SET CONSTRAINTS ALL IMMEDIATE",) if draft.defers(table) else ()
-        draft.add("bulk_update", summary, table, (sql, *at_once), inverse=())
+        draft.add("bulk_update", summary, table, (sql, *at_once), inverse=(), far=far)
         return
     key, kinds = _key(draft, table)
     details = {"table": table, "column": column.name, "value": value, "key": key, "types": kinds, "size": BATCH}
-    draft.add("bulk_update", summary, table, (sql,), inverse=(), mode="batches", details=details, scans=False)
+    draft.add("bulk_update", summary, table, (sql,), inverse=(), far=far, mode="batches", details=details, scans=False)
 
 
 def _key(draft: Draft, table: str) -> tuple[list[str], list[str]]:

@@ -122,7 +122,7 @@ FACTS: Mapping[str, Fact] = {
     "drop_enum": Fact(lock=""),
     "enum_add_value": Fact(lock=""),
     "enum_replace": Fact(lock="", far=AX, rewrites=True, scans=True, data_loss="possible", fails="yes"),
-    "bulk_update": Fact(lock=RX, scans=True, fails="possible"),
+    "bulk_update": Fact(lock=RX, far=RS, scans=True, fails="possible"),
 }
 
 

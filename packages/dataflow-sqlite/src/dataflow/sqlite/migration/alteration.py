@@ -186,6 +186,8 @@ class Alteration:
         """Return constrained columns in which rows get a value, or one of another type."""
         held = {name for one in self.target.constraints for name in one.columns}
         held |= {name for index in self.now.indexes.values() if index.unique for name in index.columns}
+        if any(column.generated is not None for name, column in self.target.columns.items() if name in held):
+            held |= set(self.target.columns)  # it may be computed from any of them
         checked = {name for one in self.target.constraints if one.kind == "check" for name in one.columns}
         found = []
         for one in changes:
