@@ -103,6 +103,14 @@ def test_a_computed_column_that_demands_values_from_now_on_is_not_made_anew():
     assert kinds(catalog(table("t", A, B)), catalog(table("t", A, wanted))) == [("alter_column", "b")]
 
 
+def test_indexes_of_expressions_that_read_a_column_which_is_made_anew_are_made_anew():
+    key = IndexKey("lower(b)", nulls_first=False)
+    some = [Index("i", (key,), (), definition="CREATE INDEX …")]
+    other = Column("b", "text", generated="lower(a)", stored=True)
+    made = kinds(catalog(table("t", A, B, indexes=some)), catalog(table("t", A, other, indexes=some)))
+    assert made == [("drop_index", "i"), ("drop_column", "b"), ("add_column", "b"), ("create_index", "i")]
+
+
 def test_a_computed_column_is_added_after_what_it_is_computed_from():
     made = kinds(catalog(table("t", ID)), catalog(table("t", B, A, ID)))
     assert made == [("add_column", "a"), ("add_column", "b")]

@@ -19,7 +19,7 @@ from dataflow.migrations.proof.shrinking import shrunk
 from dataflow.migrations.proof.trips import Divergence, Report, Trip, drawn, travel
 from dataflow.migrations.risk import level_of
 
-TRIPS = {"sqlite": 60, "postgres": 12}
+TRIPS = {"sqlite": 300, "postgres": 24}
 EDITS = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=6)
 
 

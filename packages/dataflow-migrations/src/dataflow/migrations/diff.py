@@ -353,15 +353,13 @@ class _TableDifference:
 
     # -- indexes, triggers, policies --------------------------------------------------------------------------------
     def _indexes(self) -> None:
-        gone = {name for name in self.found.columns if name not in self.wanted.columns} | self.anew
         old = dict(self.found.indexes)
         for name, index in self.wanted.indexes.items():
-            if old.get(name) == index and not gone & set(index.columns) and not self._casts(index):
+            if old.get(name) == index and self._stays(index):
                 del old[name]
                 continue
             twin = next((o for o in old.values() if attrs.evolve(o, name=name) == index), None)
-            stays = twin is not None and not gone & set(twin.columns) and not self._casts(twin)
-            if twin is not None and twin.name not in self.wanted.indexes and stays:
+            if twin is not None and twin.name not in self.wanted.indexes and self._stays(twin):
                 del old[twin.name]
                 self.add("rename_index", name, before=twin, after=index)
                 continue
@@ -369,10 +367,12 @@ class _TableDifference:
         for name, index in old.items():
             self.add("drop_index", name, before=index)
 
-    def _casts(self, index: Index) -> bool:
-        """Tell whether an index names a type that is made anew."""
-        texts = [index.where, *(key.expression for key in index.keys if key.expression.startswith("("))]
-        return any(identifiers(text) & self.replaced for text in texts)
+    def _stays(self, index: Index) -> bool:
+        """Tell whether an index outlives columns that go, and types that are made anew."""
+        gone = {name for name in self.found.columns if name not in self.wanted.columns} | self.anew
+        plain = set(index.columns)
+        computed = {name for key in index.keys for name in identifiers(key.expression)} - plain
+        return not (gone & plain or (gone | self.replaced) & (computed | identifiers(index.where)))
 
     def _attached(self, kind: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         """Compare triggers or policies; those that mention a column that changes are made anew."""
