@@ -89,7 +89,7 @@ def test_the_plan_is_data_and_a_script(app, tmp_path):
 def test_a_plan_is_applied_and_everything_says_so(app):
     assert "steps pending" in app("status", code=1).output
     done = app("apply", *RENAME, "--yes", "--max-risk", "medium", "--backup")
-    assert "steps done" in done.output
+    assert "done: migration" in done.output
     assert "backup" in done.output
     assert mails(app) == ["a@x"]
     assert "follows the models" in app("status").output

@@ -15,8 +15,7 @@ from dataflow.cli.program import CommandError
 from dataflow.errors import SchemaError
 from dataflow.migrations.engine import SchemaEngine
 from dataflow.migrations.plan import Plan
-from dataflow.migrations.preview import ask
-from dataflow.migrations.preview import table as drawn
+from dataflow.migrations.preview import ask, shown, steps_of
 from dataflow.migrations.risk import RiskLevel
 
 _LEVELS = click.Choice([level.value for level in RiskLevel], case_sensitive=False)
@@ -144,7 +143,7 @@ def apply(
     elif entry is None:
         click.echo("nothing to do: the schema follows the models")
     else:
-        click.echo(f"{len(entry.plan.steps)} steps done: migration {entry.id}")
+        click.echo(f"{steps_of(entry.plan)} done: migration {entry.id}")
         if entry.note:
             click.echo(entry.note)
 
@@ -208,7 +207,7 @@ def status(context: click.Context, app: str | None, *, as_json: bool) -> None:
         pending = [planned.to_dict() for planned in made.steps]
         print_json({"pending": pending, "notes": list(made.notes), "interrupted": interrupted, "last": last})
     else:
-        what = "the schema follows the models" if not made else f"{len(made.steps)} steps pending, risk {made.risk}"
+        what = "the schema follows the models" if not made else f"{steps_of(made)} pending, risk {made.risk}"
         click.echo(what)
         for planned in made.steps:
             click.echo(f"  {planned}")
@@ -225,7 +224,7 @@ def _summaries(made: Plan) -> list[str]:
 
 def _show(made: Plan) -> None:
     if made:
-        show(drawn(made))
+        show(*shown(made))
     else:
         click.echo("nothing to do: the schema follows the models")
     for note in made.notes:

@@ -1,5 +1,6 @@
 """A plan for people: a table with risk, locks and SQL, and the questions it has."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dataflow.migrations.plan import Plan, PlannedStep
@@ -29,7 +30,7 @@ def loss(planned: PlannedStep) -> str:
 
 def text(plan: Plan, *, sql: bool = True) -> str:
     """Return a plan as plain text."""
-    lines = [f"plan {plan.id} ({plan.dialect}): {len(plan.steps)} steps, risk {plan.risk}"]
+    lines = [f"plan {plan.id} ({plan.dialect}): {steps_of(plan)}, risk {plan.risk}"]
     for number, planned in enumerate(plan.steps, 1):
         lines.append(f"{number:>3}. {planned.risk.value:<8} {planned.step.summary}")
         lines.append(f"     locks: {effects(planned)}" + f"; {loss(planned)}" * bool(loss(planned)))
@@ -39,22 +40,29 @@ def text(plan: Plan, *, sql: bool = True) -> str:
     return "\n".join(lines)
 
 
-def table(plan: Plan, *, sql: bool = True) -> "RenderableType":
-    """Return a plan as a rich table."""
+def shown(plan: Plan) -> "Iterator[RenderableType]":
+    """Yield a plan as a rich table, and below it the SQL of each step."""
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     colours = {"LOW": "green", "MEDIUM": "yellow", "HIGH": "red", "CRITICAL": "bold red"}
-    shown = Table(title=f"plan {plan.id}: {len(plan.steps)} steps, risk {plan.risk}", title_justify="left")
+    steps = Table(title=f"plan {plan.id}: {steps_of(plan)}, risk {plan.risk}", title_justify="left")
     for name in ("#", "risk", "change", "locks", "data"):
-        shown.add_column(name, justify="right" if name == "#" else "left")
+        steps.add_column(name, justify="right" if name == "#" else "left")
     for number, planned in enumerate(plan.steps, 1):
-        what = Text(planned.step.summary)
-        for statement in planned.step.sql if sql else ():
-            what.append(f"\n{statement}", style="dim")
         risk = Text(planned.risk.value, style=colours[planned.risk.value])
-        shown.add_row(str(number), risk, what, effects(planned), loss(planned))
-    return shown
+        steps.add_row(str(number), risk, planned.step.summary, effects(planned), loss(planned))
+    yield steps
+    for number, planned in enumerate(plan.steps, 1):
+        yield Text(f"{number}. {planned.step.summary}", style="bold")
+        for statement in planned.step.sql:
+            yield Padding(Text(f"{statement.strip()};".expandtabs(4), style="dim"), (0, 0, 0, 3), expand=False)
+
+
+def steps_of(plan: Plan) -> str:
+    """Say how many steps a plan has."""
+    return "1 step" if len(plan.steps) == 1 else f"{len(plan.steps)} steps"
 
 
 def ask(plan: Plan) -> bool:
@@ -62,13 +70,14 @@ def ask(plan: Plan) -> bool:
     try:
         from rich.console import Console
 
-        console = Console()
-        console.print(table(plan))
+        console = Console(markup=False, highlight=False, emoji=False)
+        for part in shown(plan):
+            console.print(part)
         for line in (*plan.notes, *map(str, plan.questions)):
-            console.print(f"note: {line}", markup=False)
+            console.print(f"note: {line}")
     except ImportError:  # rich comes with the extra "cli"
         print(text(plan))  # noqa: T201  # it is what the user is to see
-    return input(f"Carry out these {len(plan.steps)} steps? [y/N] ").strip().lower() in ("y", "yes")
+    return input(f"Carry out {steps_of(plan)}? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def answers(plan: Plan) -> dict[str, Any]:
