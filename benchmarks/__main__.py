@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bulk, databases, engine, enterprise, features, footprint, frameworks, lists, single  # noqa: F401  # they register their cases
+from benchmarks import bulk, databases, engine, enterprise, features, footprint, frameworks, lists, migrations, single  # noqa: F401  # they register their cases
 from benchmarks.harness import CASES, Outcome, hold, machine
 from dataflow.testing.server import ExistingServer, PostgresServer
 
-_ORDER = ("engine", "features", "footprint", "sqlite", "postgresql", "frameworks")
+_ORDER = ("engine", "features", "footprint", "sqlite", "postgresql", "migrations", "frameworks")
 """What comes first; bulk operations come last, for they leave large heaps behind."""
 
 

@@ -147,9 +147,8 @@ class SchemaEngine:
         """
         check_flags(dry_run=dry_run, auto_confirm=auto_confirm, rollback=rollback_on_error)
         limit = level_of(max_risk_level)
-        if not dry_run and not self.core.config["existing_schema_mode"]:
-            await self._run(self._interrupted())
-        plan = await self.plan(**wishes)
+        settled = dry_run or self.core.config["existing_schema_mode"]
+        plan = await (self.plan(**wishes) if settled else self._run(self._planned(wishes_of(wishes))))
         steps = list(plan.steps)
         if dry_run or (not steps and self.core.config["existing_schema_mode"]):
             return True, steps
@@ -248,11 +247,16 @@ class SchemaEngine:
             entry = yield from self._execution(()).resume(entry)
         return entry
 
-    def _interrupted(self) -> Program[None]:
-        """End a migration that was interrupted, whichever process began it."""
-        if (yield from self.journal.unfinished()) is not None:
-            self.core.permit_schema_change(self.core.own_call())
-            yield from self.editor.locked(self._resume(), timeout=self.limits.waiting)
+    def _planned(self, wishes: Wishes) -> Program[Plan]:
+        """Plan when no other process migrates: it is waited for; what one has left when it was killed is done."""
+        while True:
+            if (yield from self.journal.unfinished()) is not None:
+                self.core.permit_schema_change(self.core.own_call())
+                yield from self.editor.locked(self._resume(), timeout=self.limits.waiting)
+            last = yield from self.journal.last()
+            plan = yield from self._drafted(wishes)
+            if last == (yield from self.journal.last()):
+                return plan
 
     def _execution(self, models: Sequence["BoundModel"], *, rollback: bool = True) -> Execution:
         """Return what carries out a plan for models; their features get what they need at its end."""

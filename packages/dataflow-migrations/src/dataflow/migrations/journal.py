@@ -254,7 +254,15 @@ class Journal:
         sql = f"SELECT 1 FROM {self._table(HISTORY)} WHERE {self._name('status')} = {mark}"  # noqa: S608
         if not (yield Command(sql), (RUNNING,)):
             return None
-        return next(entry for entry in (yield from self.history()) if entry.status == RUNNING)
+        entries = yield from self.history()
+        return next((entry for entry in entries if entry.status == RUNNING), None)  # it may have ended meanwhile
+
+    def last(self) -> Program[str]:
+        """Return the id of the migration that began last, or ""."""
+        if not (yield from self.there(HISTORY)):
+            return ""
+        rows = yield Command(f"SELECT max({self._name('id')}) FROM {self._table(HISTORY)}"), ()  # noqa: S608
+        return rows[0][0] or ""
 
     # -- registry of models -----------------------------------------------------------------------------------------
     def registered(self) -> Program[dict[str, Registered]]:

@@ -1,4 +1,7 @@
-"""Reads the schema at hand as `dataflow.catalog` describes it, in a fixed number of queries however large it is."""
+"""Reads the schema at hand as `dataflow.catalog` describes it, in a fixed number of queries however large it is.
+
+The server writes definitions as things are now, not as a snapshot sees them: there is none of what was just dropped.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +87,7 @@ class _Found:
         self._add_constraints((yield Command(queries.CONSTRAINTS), ()))
         self.add_indexes((yield Command(queries.INDEXES), (None,)))
         for oid, name, definition in (yield Command(queries.TRIGGERS), ()):
-            self.triggers[oid][name] = Trigger(name, self.names[oid], settled(definition))
+            self.triggers[oid][name] = Trigger(name, self.names[oid], settled(definition or ""))
         self._add_policies((yield Command(queries.POLICIES), ()))
         for oid, parent in (yield Command(queries.PARENTS), ()):
             self.parents[oid].append(parent)
@@ -97,7 +100,8 @@ class _Found:
         kinds = {"p": "procedure"}
         functions = yield Command(queries.FUNCTIONS), ()
         self.others["functions"] = {
-            name: Function(name, text.rstrip("\n"), kinds.get(kind, "function")) for name, kind, text in functions
+            name: Function(name, (text or "").rstrip("\n"), kinds.get(kind, "function"))
+            for name, kind, text in functions
         }
         sequences = yield Command(queries.SEQUENCES), ()
         self.others["sequences"] = {row[0]: objects.Sequence(row[0], _counting(row), row[8] or "") for row in sequences}
@@ -129,7 +133,8 @@ class _Found:
         for oid, name, letter, own, definition, target, remote, on_delete, on_update, valid, outside in rows:
             kind = _KINDS[letter]
             columns = tuple(self.attributes[oid, number] for number in own or ())
-            text = settled(definition if valid else definition.removesuffix(_NOT_VALID))
+            text = definition or ""
+            text = settled(text if valid else text.removesuffix(_NOT_VALID))
             if kind != "foreign key":
                 self.constraints[oid].append(Constraint(name, kind, columns, text, valid=valid))
                 continue
@@ -151,7 +156,7 @@ class _Found:
         names = [self.attributes.get((oid, number), "") for number in numbers]
         keys = []
         for place in range(width):
-            text = self.quote(names[place]) if numbers[place] else settled(texts[place])
+            text = self.quote(names[place]) if numbers[place] else settled(texts[place] or "")
             descending, first = bool(options[place] & 1), bool(options[place] & 2)
             keys.append(
                 IndexKey(text, descending, first if ordered else None, collations[place], classes[place]),
@@ -226,7 +231,7 @@ class _Found:
         oid, name, kind, storage, definition = row[0], row[1], row[2], row[6], row[10]
         return View(
             name,
-            settled(definition.strip().removesuffix(";")),
+            settled((definition or "").strip().removesuffix(";")),
             kind == "m",
             tuple(sorted(self.reads[oid])),
             self.indexes[oid],

@@ -43,6 +43,9 @@ class PostgresEditor:
         self.server = Server()
 
     def inspect(self) -> Program[Catalog]:
+        return (yield from running.snapshot(self._inspected()))
+
+    def _inspected(self) -> Program[Catalog]:
         ((version, domains),) = yield Command(queries.SERVER), ()
         given: dict[Place, tuple[Given, ...]] = {}
         for table, column, label, name in (yield Command(queries.GIVEN), ()):

@@ -20,6 +20,7 @@ _UNLOCK = Command("SELECT pg_advisory_unlock($1)")
 _LIMIT = Command("SELECT set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false)", KEPT)
 _UNLIMITED = Command("RESET lock_timeout; RESET statement_timeout", COUNT)
 _BEGIN = Command("BEGIN", COUNT)
+_SNAPSHOT = Command("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", COUNT)
 _PATIENCE = 0.02, 0.08
 """Seconds between two tries to get the lock: at least, at most."""
 
@@ -61,6 +62,22 @@ def _acquire(timeout: float) -> Program[None]:
             msg = f"another process has been changing the schema for {timeout:g} s"
             raise DatabaseTimeout(msg, hint="wait until it is done, or end it", code="migrating")
         yield WAIT, (min(random.uniform(*_PATIENCE), left),)  # noqa: S311  # to fall out of step with others
+
+
+def snapshot(body: Program[T]) -> Program[T]:
+    """Run a program that reads in one snapshot, so that what others change meanwhile is seen wholly or not at all."""
+    if (yield STANDS, ()):
+        return (yield from body)
+    yield _SNAPSHOT, ()
+    try:
+        result = yield from body
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield ROLLBACK, ()
+        raise
+    yield COMMIT, ()
+    return result
 
 
 def attempt(body: Program[T], *, lock_timeout: float, statement_timeout: float, transaction: bool) -> Program[T]:

@@ -83,7 +83,6 @@ def after(statements: Iterable[str]) -> Catalog:
     finally:
         if raw.in_transaction:
             raw.execute("ROLLBACK")
-        raw.execute("PRAGMA legacy_alter_table = OFF")
 
 
 def table_after(name: str, statements: Iterable[str]) -> Table | None:

@@ -35,7 +35,8 @@ def inspect() -> Program[Catalog]:
     """Read the schema of the main database, without what the framework keeps in it."""
     objects = yield _OBJECTS, ()
     kinds = yield _KINDS, ()
-    modules = yield _MODULES, ()
+    virtual = any(sql and sql.upper().startswith("CREATE VIRTUAL") for *_, sql in objects)
+    modules = (yield _MODULES, ()) if virtual else ()
     tables = _Tables(objects, kinds, {name for (name,) in modules})
     columns = yield _COLUMNS, ()
     keys = yield _KEYS, ()

@@ -52,8 +52,19 @@ class SQLiteEditor:
         self.dialect = dialect
 
     def inspect(self) -> Program[Catalog]:
-        """Read the whole schema, without what the framework itself keeps in it."""
-        return (yield from inspect())
+        """Read the whole schema, without what the framework itself keeps in it; what others change is seen wholly."""
+        begin, rollback, release = savepoint("dataflow_look")
+        yield begin, ()
+        try:
+            found = yield from inspect()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield rollback, ()
+            yield release, ()
+            raise
+        yield release, ()
+        return found
 
     def desired(self, build: Program[None]) -> Program[Catalog]:
         """Run statements that create a schema on a database in memory, and read what they made."""
