@@ -15,12 +15,10 @@ from time import perf_counter
 from typing import Any
 
 import asyncpg
-import attrs
 
 from benchmarks import databases
 from benchmarks.harness import Contest, Target, case
 from dataflow import DataFlow
-from dataflow.catalog import Catalog, Column
 from dataflow.dialect import Program
 from dataflow.migrations.diff import changes
 from dataflow.migrations.planning import Planner
@@ -31,33 +29,31 @@ _MS = "ms"
 _LOCK_TIMEOUT = 2.0
 
 
-def _table(number: int) -> str:
-    """Write a table with two foreign keys to tables before it (the first ones refer to themselves)."""
+def _table(number: int, kind: int | None) -> str:
+    """Write a table with two foreign keys to tables before it (the first ones refer to themselves).
+
+    Args:
+        number: of the table.
+        kind: 0: it has one more column; 1: one less; 2: one may be NULL.
+    """
     far = [max(number - 1, 0), number // 2]
-    keys = ", ".join(f"CONSTRAINT t{number}_k{k} FOREIGN KEY (r{k}) REFERENCES t{to} (id)" for k, to in enumerate(far))
-    columns = (
-        "id bigint NOT NULL PRIMARY KEY, name text NOT NULL, size bigint DEFAULT 0, note text, r0 bigint, r1 bigint"
-    )
-    return f"CREATE TABLE t{number} ({columns}, {keys}); CREATE INDEX t{number}_name ON t{number} (name)"
+    keys = [f"CONSTRAINT t{number}_k{k} FOREIGN KEY (r{k}) REFERENCES t{to} (id)" for k, to in enumerate(far)]
+    columns = [
+        "id bigint NOT NULL PRIMARY KEY",
+        f"name text{'' if kind == 2 else ' NOT NULL'}",
+        "size bigint DEFAULT 0",
+    ]
+    columns += [] if kind == 1 else ["note text"]
+    columns += ["r0 bigint", "r1 bigint", *(["extra text"] if kind == 0 else [])]
+    table = f"CREATE TABLE t{number} ({', '.join(columns + keys)})"
+    return f"{table}; CREATE INDEX t{number}_name ON t{number} (name)"
 
 
-SCHEMA = "; ".join(map(_table, range(TABLES)))
-
-
-def _changed(found: Catalog) -> Catalog:
-    """Return a schema with a change in each of a hundred tables: a column that is new, gone, or of another kind."""
-    tables = dict(found.tables)
-    for number in range(CHANGES):
-        table = tables[f"t{number * 7}"]
-        columns = dict(table.columns)
-        if number % 3 == 0:
-            columns["extra"] = Column("extra", columns["note"].type)
-        elif number % 3 == 1:
-            del columns["note"]
-        else:
-            columns["name"] = attrs.evolve(columns["name"], nullable=True)
-        tables[table.name] = attrs.evolve(table, columns=columns)
-    return attrs.evolve(found, tables=tables)
+SCHEMA = "; ".join(_table(number, None) for number in range(TABLES))
+CHANGED = "; ".join(
+    _table(number, number // 7 % 3 if number % 7 == 0 and number < CHANGES * 7 else None) for number in range(TABLES)
+)
+"""The same with a change in each of a hundred tables."""
 
 
 async def _run(db: DataFlow, program: Callable[[], Program[Any]]) -> Any:
@@ -83,10 +79,10 @@ def _reflection(url: str) -> Callable[[], int]:
     return reflect
 
 
-async def _schemas(db: DataFlow, url: str, what: str) -> AsyncGenerator[Contest, None]:
+async def _schemas(db: DataFlow, after: DataFlow, url: str, what: str) -> AsyncGenerator[Contest, None]:
     editor = db.core.schema_engine.editor
     found = await _run(db, editor.inspect)
-    wanted = _changed(found)
+    wanted = await _run(after, after.core.schema_engine.editor.inspect)
     planner: Planner = db.core.schema_engine.planner
     loose = db.core.dialect.references_ahead
 
@@ -134,25 +130,29 @@ async def sqlite_schemas() -> AsyncGenerator[Contest, None]:
     import sqlite3
 
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/large.db"
-        raw = sqlite3.connect(path)
-        raw.executescript(f"BEGIN; {SCHEMA}; COMMIT")
-        raw.close()
-        async with DataFlow(f"sqlite:///{path}") as db:
-            async for contest in _schemas(db, f"sqlite:///{path}", "SQLite"):
+        urls = []
+        for number, sql in enumerate((SCHEMA, CHANGED)):
+            raw = sqlite3.connect(f"{folder}/{number}.db")
+            raw.executescript(f"BEGIN; {sql}; COMMIT")
+            raw.close()
+            urls.append(f"sqlite:///{folder}/{number}.db")
+        async with DataFlow(urls[0]) as db, DataFlow(urls[1]) as after:
+            async for contest in _schemas(db, after, urls[0], "SQLite"):
                 yield contest
 
 
 @case("migrations/postgresql/schemas")
 async def postgres_schemas() -> AsyncGenerator[Contest, None]:
     """A large schema in a PostgreSQL database."""
-    url = databases.new_database()
-    raw = await asyncpg.connect(url)
-    await raw.execute(SCHEMA)
-    await raw.execute("VACUUM ANALYZE pg_class, pg_attribute, pg_constraint, pg_index, pg_depend")
-    await raw.close()
-    async with DataFlow(url) as db:
-        async for contest in _schemas(db, url, "PostgreSQL"):
+    urls = []
+    for sql in (SCHEMA, CHANGED):
+        urls.append(databases.new_database())
+        raw = await asyncpg.connect(urls[-1])
+        await raw.execute(sql)
+        await raw.execute("VACUUM ANALYZE pg_class, pg_attribute, pg_constraint, pg_index, pg_depend")
+        await raw.close()
+    async with DataFlow(urls[0]) as db, DataFlow(urls[1]) as after:
+        async for contest in _schemas(db, after, urls[0], "PostgreSQL"):
             yield contest
 
 
