@@ -372,6 +372,15 @@ def test_a_stored_computed_column_may_fail_on_rows(editing):
     assert step.fails_on_data == "possible"
 
 
+def test_counting_on_from_the_last_number_of_a_type_may_fail(editing):
+    sql = "CREATE TABLE t (n integer {} NOT NULL)"
+    editing.execute(sql.format("") + "; INSERT INTO t VALUES (2147483647)")
+    found, wanted = editing.inspect(), editing.desired(sql.format("GENERATED ALWAYS AS IDENTITY"))
+    both = [each.tables["t"].columns["n"] for each in (found, wanted)]
+    (step,) = editing.editor.steps(found, wanted, [Change("alter_column", "t", "n", *both)])
+    assert step.fails_on_data == "possible"
+
+
 def test_filling_a_column_that_refers_to_others_holds_rows_there(editing):
     sql = "CREATE TABLE p (id integer PRIMARY KEY); CREATE TABLE t (p integer {} REFERENCES p)"
     editing.execute(sql.format("") + "; INSERT INTO p VALUES (1); INSERT INTO t VALUES (NULL)")

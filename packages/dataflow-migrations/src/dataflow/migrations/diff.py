@@ -6,6 +6,7 @@ views and triggers are made. Objects that the database would refuse to keep whil
 dropped and made anew. Knows no database, but whether its references are loose.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -237,7 +238,8 @@ class _Difference:
         texts = [text for c in columns for text in (c.type, c.default or "")]
         texts += [function.definition for function in self.found.functions.values()]
         texts += [view.definition for view in self.found.views.values()]
-        return phase if any(name in text for text in texts) else "drop_unused"
+        word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        return phase if any(map(word.search, texts)) else "drop_unused"
 
     def _dropped(self, owner: str) -> bool:
         table, _, column = owner.rpartition(".")
