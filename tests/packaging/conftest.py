@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[2]
 EXTRAS = {
     "dataflow.cli": "cli",
     "dataflow.enterprise.cli": "cli",
+    "dataflow.migrations.alembic": "alembic",
+    "dataflow.migrations.cli": "cli",
+    "dataflow.migrations.preview": "cli",
+    "dataflow.migrations.proof": "proof",
     "dataflow.testing.dev_pg": "cli",
     "dataflow.testing.oracle.strategies": "hypothesis",
 }

@@ -266,7 +266,7 @@ async def test_the_application_has_a_name_on_the_server(pg):
 
 @pytest.mark.parametrize("schema", ["plain", 'Weird "schema", it\'s', "größe"])
 async def test_tables_are_kept_in_the_schema_of_the_setting(pg, schema):
-    db = pg.open(postgres_schema=schema)
+    db = pg.open(postgres_schema=schema, enable_model_persistence=False)
     try:
         await db.express.create("Row", {"n": 1})
         assert pg.server.rows("SELECT tablename::text FROM pg_tables WHERE schemaname = $1", schema) == [("rows",)]

@@ -397,6 +397,13 @@ class Core(Watched):
             change = self._migrate if what == "migrate" else self._create
             self.run_blocking(change(todo, call), call, write=True, holder="schema")
 
+    def tell(self, event: str, **keys: Any) -> None:
+        """Log an event named ``noun.verb`` where statements are logged or timed; never values of rows."""
+        if self._observed:
+            from dataflow import _log
+
+            _log.event(event, **keys)
+
     # -- execution ------------------------------------------------------------------------------------------------
     def observe(self, program: Program[T]) -> Program[T]:
         """Wrap a program where SQL is logged or timed; every statement of the framework passes here."""

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dataflow import _log
 from dataflow.changes import SchemaEditor
 from dataflow.dialect import Program
 from dataflow.errors import SchemaError
@@ -269,10 +268,15 @@ class SchemaEngine:
         def leave(entry: Entry) -> Program[None]:
             yield from self.registry.leave(entry.outcome)
 
-        config = self.core.config
-        log = {"log": _log.event} if config["echo"] or config["monitoring"] else {}
-        limits = self.limits
-        return Execution(self.editor, self.journal, limits=limits, finish=finish, leave=leave, rollback=rollback, **log)
+        return Execution(
+            self.editor,
+            self.journal,
+            limits=self.limits,
+            finish=finish,
+            leave=leave,
+            rollback=rollback,
+            log=self.core.tell,
+        )
 
     def _attempt(self, body: Program[None]) -> Program[None]:
         limits = self.limits

@@ -16,12 +16,15 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from importlib import import_module
 from typing import Any, Self, TypeVar
 
 from dataflow import DataFlow
 from dataflow.core import Core
 from dataflow.dialect import Command, Program
 from dataflow.migrations.proof.releases import CHANGES, Change, fill
+from dataflow.plugins.manager import PluginSet
+from dataflow.plugins.specs import load
 
 T = TypeVar("T")
 BATCH = 1_500
@@ -75,10 +78,10 @@ class Forks:
 # -- in the warm process ----------------------------------------------------------------------------------------------
 def main() -> None:
     """Fork children until stdin ends."""
-    import dataflow.migrations.engine
-    import dataflow.postgres.dialect
-    import dataflow.sqlite.dialect  # noqa: F401
+    import dataflow.migrations.engine  # noqa: F401  # once, not in each child
 
+    for dialect in PluginSet().dialects.values():
+        load(dialect.dialect)
     with DataFlow(":memory:") as db:
         CHANGES["grow"].new(db)
         db.express_sync.count("Tag")
@@ -149,9 +152,7 @@ class Child:
     async def work(self) -> None:
         """Do what the task says: "prepare" the release before, "act", or "recover": act, and tell the state."""
         with suppress(ImportError):
-            from dataflow.postgres.migration import columns
-
-            columns.BATCH = BATCH
+            import_module("dataflow.postgres.migration.columns").BATCH = BATCH  # type: ignore[attr-defined]
         do = self.task["do"]
         if do == "prepare":
             await asyncio.to_thread(self._prepare)
