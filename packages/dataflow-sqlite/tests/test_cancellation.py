@@ -144,9 +144,16 @@ async def test_a_nested_call_that_times_out_is_undone_and_the_scope_around_it_go
                 await asyncio.wait_for(self.query(ENDLESS), 0.1)
             return await self.db.express.count("Row")
 
-    results, _ = await run(
-        db, "TransactionScopeNode", ("RowCreateNode", {"n": 5}), "Tries", ("RowCreateNode", {"n": 6})
-    )
+    for _ in range(100):
+        try:
+            results, _ = await run(
+                db, "TransactionScopeNode", ("RowCreateNode", {"n": 5}), "Tries", ("RowCreateNode", {"n": 6})
+            )
+        except WorkflowExecutionError as error:  # it hit a statement that writes: SQLite gives the transaction up
+            assert "rolled the transaction back after an earlier error" in str(error)
+            await usable(db)
+        else:
+            break
     assert results["n2"]["count"] == 2
     await usable(db, 3)
 
