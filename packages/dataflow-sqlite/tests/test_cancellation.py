@@ -150,7 +150,8 @@ async def test_a_nested_call_that_times_out_is_undone_and_the_scope_around_it_go
                 db, "TransactionScopeNode", ("RowCreateNode", {"n": 5}), "Tries", ("RowCreateNode", {"n": 6})
             )
         except WorkflowExecutionError as error:  # it hit a statement that writes: SQLite gives the transaction up
-            assert "rolled the transaction back after an earlier error" in str(error)
+            if "rolled the transaction back after an earlier error" not in str(error):
+                raise
             await usable(db)
         else:
             break
