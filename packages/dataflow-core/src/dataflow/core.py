@@ -440,7 +440,7 @@ class Core(Watched):
 
     def _apart(self, program: Program[T], call: Call) -> Program[T]:
         """Keep a failing call from spoiling the transaction it joined, where a failed statement does."""
-        return undone(program, call.session) if self.dialect.aborts_on_error else program
+        return undone(program, f"df_node_{call.session.depth}") if self.dialect.aborts_on_error else program
 
     async def run(self, program: Program[T], call: Call, *, write: bool, holder: str) -> T:
         """Run a program: in the open transaction of the surrounding run, else on a leased connection."""

@@ -182,20 +182,25 @@ def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Pro
     return result
 
 
-def undone(program: Program[T], session: Session) -> Program[T]:
-    """Run part of an open transaction so that only this part is undone when it fails."""
-    begin, rollback, release = savepoint(f"df_node_{session.depth}")
-    yield begin, ()
+def framed(program: Program[T], *, end: Command, undo: Iterable[Command]) -> Program[T]:
+    """Run the inside of a transaction or savepoint that was begun: it is ended, or undone when the program fails."""
     try:
         result = yield from program
-    except GeneratorExit:
+        yield end, ()
+    except GeneratorExit:  # abandoned: the session rolls back when it is released
         raise
     except BaseException:
-        yield rollback, ()
-        yield release, ()
+        for command in undo:
+            yield command, ()
         raise
-    yield release, ()
     return result
+
+
+def undone(program: Program[T], name: str) -> Program[T]:
+    """Run part of an open transaction in a savepoint, so that only this part is undone when it fails."""
+    begin, rollback, release = savepoint(name)
+    yield begin, ()
+    return (yield from framed(program, end=release, undo=(rollback, release)))
 
 
 def standing_still() -> frozenset[asyncio.AbstractEventLoop]:

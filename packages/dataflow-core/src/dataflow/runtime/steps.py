@@ -149,7 +149,7 @@ def chain(tasks: Sequence[DatabaseTask], state: RunState, session: Session, *, s
             state.tell(task, "running")
         try:
             program = core.supervise(task.program(state.inputs(task), call), call)
-            result = yield from undone(program, session) if scoped else program
+            result = yield from undone(program, f"df_node_{session.depth}") if scoped else program
         except GeneratorExit:
             raise
         except BaseException as error:

@@ -271,7 +271,7 @@ def _retype(draft: Draft, table: str, before: Column, after: Column) -> None:
         operation = "change_type_narrowing" if narrows else "change_type_referenced_pk"
     draft.add(
         operation,
-        f"change {table}.{after.name} from {before.type} to {after.type}",
+        f"change {table}.{after.name} from {_written(before)} to {_written(after)}",
         table,
         (draft.alter(table, _type(draft, before, after)),),
         inverse=(draft.alter(table, _type(draft, after, before)),),
@@ -281,10 +281,14 @@ def _retype(draft: Draft, table: str, before: Column, after: Column) -> None:
     )
 
 
+def _written(column: Column) -> str:
+    """Write a type, with its collation where that is not the type's own."""
+    return f"{column.type} COLLATE {column.collation}" if column.collation else column.type
+
+
 def _type(draft: Draft, before: Column, after: Column) -> str:
     name = draft.quote(after.name)
-    collation = f" COLLATE {after.collation}" if after.collation else ""
-    return f"ALTER COLUMN {name} TYPE {after.type}{collation}{types.using(name, before.type, after.type)}"
+    return f"ALTER COLUMN {name} TYPE {_written(after)}{types.using(name, before.type, after.type)}"
 
 
 def _identity(draft: Draft, table: str, before: Column, after: Column) -> None:

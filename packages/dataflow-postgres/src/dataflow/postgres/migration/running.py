@@ -12,7 +12,7 @@ from dataflow.dialect import COUNT, Command, Program
 from dataflow.errors import DatabaseError, DatabaseTimeout, SchemaError, UsageError
 from dataflow.postgres.migration.catalog import index_named
 from dataflow.postgres.standing import KEPT, SCHEMA_LOCK, STANDS, WAIT
-from dataflow.session import COMMIT, ROLLBACK
+from dataflow.session import COMMIT, ROLLBACK, framed
 
 T = TypeVar("T")
 _TRY = Command("SELECT pg_try_advisory_lock($1)", KEPT)
@@ -89,21 +89,16 @@ def attempt(body: Program[T], *, lock_timeout: float, statement_timeout: float, 
 
 def _within(body: Program[T], limits: tuple[str, str]) -> Program[T]:
     yield _BEGIN, ()
-    try:
-        # Functions may be made before the tables that they read.
-        yield Command(limited(*limits), COUNT), ()
-        result = yield from body
-        yield COMMIT, ()
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield ROLLBACK, ()
-        raise
-    return result
+    return (yield from framed(_limited(body, limits), end=COMMIT, undo=(ROLLBACK,)))
+
+
+def _limited(body: Program[T], limits: tuple[str, str]) -> Program[T]:
+    yield Command(limited(*limits), COUNT), ()
+    return (yield from body)
 
 
 def limited(lock_timeout: str, statement_timeout: str) -> str:
-    """Write the settings of a transaction that changes the schema."""
+    """Write the settings of a transaction that changes the schema: functions may be made before what they read."""
     return (
         f"SET LOCAL lock_timeout = '{lock_timeout}'; SET LOCAL statement_timeout = '{statement_timeout}';"
         " SET LOCAL check_function_bodies = off"

@@ -11,7 +11,7 @@ from dataflow.catalog import Catalog
 from dataflow.changes import Change, Step
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.errors import DatabaseTimeout, DataFlowError, ForeignKeyError, UsageError
-from dataflow.session import COMMIT, ROLLBACK, savepoint
+from dataflow.session import COMMIT, ROLLBACK, framed, undone
 from dataflow.sqlite.migration.aside import drive, memory, shared
 from dataflow.sqlite.migration.backup import backup
 from dataflow.sqlite.migration.catalog import inspect, is_own
@@ -53,18 +53,7 @@ class SQLiteEditor:
 
     def inspect(self) -> Program[Catalog]:
         """Read the whole schema, without what the framework itself keeps in it; what others change is seen wholly."""
-        begin, rollback, release = savepoint("dataflow_look")
-        yield begin, ()
-        try:
-            found = yield from inspect()
-        except GeneratorExit:
-            raise
-        except BaseException:
-            yield rollback, ()
-            yield release, ()
-            raise
-        yield release, ()
-        return found
+        return undone(inspect(), "dataflow_look")
 
     def desired(self, build: Program[None]) -> Program[Catalog]:
         """Run statements that create a schema on a database in memory, and read what they made."""
@@ -102,7 +91,7 @@ class SQLiteEditor:
         try:
             before = yield from _references()  # outside of the lock: it reads every row that refers
             yield from _begin(timeout)
-            result = yield from _checked(body, before)
+            result = yield from framed(_checked(body, before), end=COMMIT, undo=(ROLLBACK,))
         except GeneratorExit:  # abandoned: the session resets the connection when it is released
             raise
         except BaseException:
@@ -139,18 +128,7 @@ class SQLiteEditor:
             transaction: of no use here: all is in one.
         """
         del lock_timeout, statement_timeout, transaction
-        begin, rollback, release = savepoint("dataflow_step")
-        yield begin, ()
-        try:
-            result = yield from body
-        except GeneratorExit:
-            raise
-        except BaseException:
-            yield rollback, ()
-            yield release, ()
-            raise
-        yield release, ()
-        return result
+        return undone(body, "dataflow_step")
 
     def pause(self, seconds: float) -> Program[None]:
         """Do nothing: nobody waits for a lock of a table."""
@@ -216,16 +194,9 @@ def _begin(timeout: float) -> Program[None]:
 
 
 def _checked(body: Program[T], before: "References") -> Program[T]:
-    """Run a program in the open transaction, check foreign keys, and commit."""
-    try:
-        result = yield from body
-        _compare(before, (yield from _references()))
-        yield COMMIT, ()
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield ROLLBACK, ()
-        raise
+    """Run a program in the open transaction, and check foreign keys."""
+    result = yield from body
+    _compare(before, (yield from _references()))
     return result
 
 
