@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow.changes import SchemaEditor
 from dataflow.dialect import Program
@@ -21,6 +21,8 @@ from dataflow.session import Call
 if TYPE_CHECKING:
     from dataflow.core import Core
     from dataflow.plan.bound import BoundModel
+
+T = TypeVar("T")
 
 
 class SchemaEngine:
@@ -106,11 +108,11 @@ class SchemaEngine:
     # -- plans ------------------------------------------------------------------------------------------------------
     async def plan(self, **wishes: Any) -> Plan:
         """Return the plan that makes the schema follow the models; changes nothing. See `auto_migrate` for `wishes`."""
-        return await self._run(self._drafted(wishes_of(wishes)))  # type: ignore[no-any-return]
+        return await self._run(self._drafted(wishes_of(wishes)))
 
     def plan_sync(self, **wishes: Any) -> Plan:
         """`plan` for synchronous callers."""
-        return self._run_sync(self._drafted(wishes_of(wishes)))  # type: ignore[no-any-return]
+        return self._run_sync(self._drafted(wishes_of(wishes)))
 
     def _drafted(self, wishes: Wishes) -> Program[Plan]:
         draft = yield from self.planner.draft(wishes)
@@ -288,16 +290,16 @@ class SchemaEngine:
         self, plan: Plan, wishes: Mapping[str, Any], *, backup: bool = False, rollback: bool = True
     ) -> Entry | None:
         """`apply` for synchronous callers; `wishes` as for `plan`."""
-        return self._run_sync(self.apply(plan, wishes_of(wishes), backup=backup, rollback=rollback))  # type: ignore[no-any-return]
+        return self._run_sync(self.apply(plan, wishes_of(wishes), backup=backup, rollback=rollback))
 
     # -- history ----------------------------------------------------------------------------------------------------
     async def history(self) -> list[Entry]:
         """Return the migrations of this database, the first first."""
-        return await self._run(self.journal.history())  # type: ignore[no-any-return]
+        return await self._run(self.journal.history())
 
     def history_sync(self) -> list[Entry]:
         """`history` for synchronous callers."""
-        return self._run_sync(self.journal.history())  # type: ignore[no-any-return]
+        return self._run_sync(self.journal.history())
 
     def undo_plan_sync(self, migration: str | None = None) -> tuple[Entry, Plan]:
         """Return a migration of the history (the last one that is done), and the plan that undoes it.
@@ -314,11 +316,11 @@ class SchemaEngine:
             SchemaError: there is none, or one of its steps cannot be undone; nothing has changed.
             MigrationError: a step failed.
         """
-        return await self._run(self._undo(migration))  # type: ignore[no-any-return]
+        return await self._run(self._undo(migration))
 
     def undo_sync(self, migration: str | None = None) -> Entry:
         """`undo` for synchronous callers."""
-        return self._run_sync(self._undo(migration))  # type: ignore[no-any-return]
+        return self._run_sync(self._undo(migration))
 
     def _undo(self, migration: str | None) -> Program[Entry]:
         self.core.permit_schema_change(self.core.own_call())
@@ -367,8 +369,8 @@ class SchemaEngine:
         return restore(self.core, {entry.model: entry.definition for entry in registered.values()})
 
     # -- running ------------------------------------------------------------------------------------------------------
-    async def _run(self, program: Program[Any]) -> Any:
+    async def _run(self, program: Program[T]) -> T:
         return await self.core.run(program, self.core.own_call(), write=True, holder="migration")
 
-    def _run_sync(self, program: Program[Any]) -> Any:
+    def _run_sync(self, program: Program[T]) -> T:
         return self.core.run_sync(program, self.core.own_call(), write=True, holder="migration")

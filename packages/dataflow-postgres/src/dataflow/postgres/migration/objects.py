@@ -71,32 +71,40 @@ def _read(draft: Draft, view: View) -> list[str]:
 
 
 # -- triggers and policies --------------------------------------------------------------------------------------------
+def _attach(draft: Draft, change: Change, kind: str) -> None:
+    summary = f"create {kind} {change.name} of {change.table}"
+    made = (change.after.definition,)
+    draft.add(f"create_{kind}", summary, change.table, made, inverse=(_drop_of(draft, change, kind),))
+
+
+def _detach(draft: Draft, change: Change, kind: str) -> None:
+    summary = f"drop {kind} {change.name} of {change.table}"
+    drop = (_drop_of(draft, change, kind),)
+    draft.add(f"drop_{kind}", summary, change.table, drop, inverse=(change.before.definition,))
+
+
+def _drop_of(draft: Draft, change: Change, kind: str) -> str:
+    return f"DROP {kind.upper()} {draft.quote(change.name)} ON {draft.quote(change.table)}"
+
+
 def create_trigger(draft: Draft, change: Change) -> None:
     """Create a trigger."""
-    drop = f"DROP TRIGGER {draft.quote(change.name)} ON {draft.quote(change.table)}"
-    summary = f"create trigger {change.name} of {change.table}"
-    draft.add("create_trigger", summary, change.table, (change.after.definition,), inverse=(drop,))
+    _attach(draft, change, "trigger")
 
 
 def drop_trigger(draft: Draft, change: Change) -> None:
     """Drop a trigger."""
-    drop = f"DROP TRIGGER {draft.quote(change.name)} ON {draft.quote(change.table)}"
-    summary = f"drop trigger {change.name} of {change.table}"
-    draft.add("drop_trigger", summary, change.table, (drop,), inverse=(change.before.definition,))
+    _detach(draft, change, "trigger")
 
 
 def create_policy(draft: Draft, change: Change) -> None:
     """Create a policy."""
-    drop = f"DROP POLICY {draft.quote(change.name)} ON {draft.quote(change.table)}"
-    summary = f"create policy {change.name} of {change.table}"
-    draft.add("create_policy", summary, change.table, (change.after.definition,), inverse=(drop,))
+    _attach(draft, change, "policy")
 
 
 def drop_policy(draft: Draft, change: Change) -> None:
     """Drop a policy."""
-    drop = f"DROP POLICY {draft.quote(change.name)} ON {draft.quote(change.table)}"
-    summary = f"drop policy {change.name} of {change.table}"
-    draft.add("drop_policy", summary, change.table, (drop,), inverse=(change.before.definition,))
+    _detach(draft, change, "policy")
 
 
 def alter_trigger(draft: Draft, change: Change) -> None:
