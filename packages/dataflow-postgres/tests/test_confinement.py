@@ -694,9 +694,9 @@ async def test_what_is_rolled_back_is_told_again(narrow):
 async def test_a_call_that_fails_in_a_transaction_leaves_the_tenant_of_the_others(narrow):
     def parts(call):
         with pytest.raises(QueryError):
-            yield from undone(ask("SELECT 1 / 0"), call.session)
+            yield from undone(ask("SELECT 1 / 0"), "df_part")
         assert call.session.context == {}
-        return (yield from undone(ask(TENANTS), call.session))
+        return (yield from undone(ask(TENANTS), "df_part"))
 
     with tenant(narrow, A):
         call = Call(narrow.core)

@@ -265,7 +265,7 @@ def test_it_ends_when_its_process_exits_but_not_when_a_fork_of_that_does():
 
 def test_it_ends_when_its_process_is_killed_while_it_starts(open_folder):
     with owner(TMPDIR=str(open_folder)) as process:
-        assert eventually(lambda: list(open_folder.glob("*/new-*")))  # initdb is about to fill it
+        assert eventually(lambda: list(open_folder.glob("*/new-*/*")))  # initdb is filling it
         process.kill()
         process.communicate()
     assert eventually(lambda: list(open_folder.iterdir()) == [])
