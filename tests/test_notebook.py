@@ -67,6 +67,12 @@ def outputs(notebook, part):
     return cell.outputs
 
 
+def exactly(notebook, source):
+    """The outputs of the code cell that says just this."""
+    (cell,) = [cell for cell in code_cells(notebook) if cell.source == source]
+    return cell.outputs
+
+
 def test_every_cell_runs_without_an_error(executed):
     cells = code_cells(executed)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -85,6 +91,24 @@ def test_the_results_of_a_run_colour_the_picture(executed):
     (coloured,) = outputs(executed, "workflow.to_svg(results)")
     assert coloured.data["image/svg+xml"].startswith("<svg")
     assert coloured.data["image/svg+xml"] != plain.data["text/html"]
+
+
+def test_a_dataflow_shows_its_models(executed):
+    (shown,) = exactly(executed, "db")
+    assert shown.data["text/html"].startswith("<svg")
+    assert "customer / orders" in shown.data["text/html"]
+
+
+def test_results_and_models_show_themselves(executed):
+    (run,) = outputs(executed, "%load_ext dataflow.notebook")
+    assert "<th style='text-align:left'>large</th>" in run.data["text/html"]
+    assert run.data["text/html"].count("<td style='text-align:right'>12.5</td>") == 1
+    (model,) = exactly(executed, "Customer")
+    assert "table customers" in model.data["text/html"]
+    (found,) = outputs(executed, "await db.express.bulk_update")
+    assert "text/html" not in found.data  # a list of the user's own
+    (counted,) = outputs(executed, "db.express_sync.count")
+    assert "text/html" not in counted.data
 
 
 def test_synchronous_calls_work_inside_the_running_loop(executed):
@@ -108,6 +132,7 @@ def test_mistakes_are_shown_with_the_fix(executed):
 def test_both_databases_show_the_same(in_memory, on_postgres):
     def texts(notebook):
         shown = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in all_outputs(notebook)]
+        shown = [re.sub(r"<DataFlow \S+", "<DataFlow", text) for text in shown]
         return [re.sub(r"datetime\.datetime\([^)]*\)", "an instant", text) for text in shown]
 
     assert any("an instant" in text for text in texts(in_memory))

@@ -38,7 +38,7 @@ from dataflow.cli.values import plain, read_json
 from dataflow.instances import live_instances
 from dataflow.types import ValueRefused
 
-COMMANDS = ["demo", "plugins", "doctor", "models", "nodes", "graph", "run"]
+COMMANDS = ["demo", "plugins", "doctor", "models", "nodes", "graph", "er", "shell", "run"]
 SOURCE = Path(dataflow.__file__).parents[1]
 
 SHOP = """
@@ -398,7 +398,7 @@ def test_plugins_lists_what_is_active_and_what_it_provides():
     assert set(by_name["sqlite"]) == {"name", "distribution", "state", "reason", "hooks", "provides"}
     text = call("plugins")
     assert text.exit_code == 0
-    assert "7 commands" in text.stdout
+    assert f"{len(COMMANDS)} commands" in text.stdout
     assert "1 dialect," in text.stdout
 
 
@@ -971,6 +971,19 @@ def test_graph_writes_svg_to_a_file_or_to_standard_output(shop):
     assert answer("graph", "buy", "--app", shop, "--svg", "-")["svg"] == picture
     assert answer("graph", "buy", "--app", shop, "--svg", "b.svg")["svg_file"] == "b.svg"
     assert refusal("graph", "buy", "--app", shop, "--svg", "no/such/folder.svg")["code"] == "bad-file"
+
+
+def test_er_prints_mermaid_or_writes_svg(shop):
+    text = call("er", "--app", shop).stdout
+    assert text.startswith("erDiagram\n")
+    assert '"Customer" ||--o{ "Order" : "customer / orders"' in text
+    data = answer("er", "--app", shop)
+    assert data["mermaid"].strip() == text.strip()
+    assert [model["name"] for model in data["models"]] == ["Customer", "Order"]
+    assert data["relations"][0]["names"] == ["customer", "orders"]
+    assert call("er", "--app", shop, "--svg", "er.svg").stdout == ""
+    assert call("er", "--app", shop, "--svg", "-").stdout.strip() == Path("er.svg").read_text().strip()
+    assert refusal("er", "--app", shop, "--svg", "no/such/folder.svg")["code"] == "bad-file"
 
 
 @pytest.mark.parametrize("command", ["graph", "run"])

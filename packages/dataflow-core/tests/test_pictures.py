@@ -3,6 +3,7 @@
 import re
 import time
 from itertools import combinations, pairwise
+from typing import Annotated
 from xml.etree import ElementTree as ET
 
 import attrs
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.workflow.pictures import PictureEdge, PictureNode, to_mermaid, to_svg
+from dataflow import DataFlow, ForeignKey, Relation
+from dataflow.pictures import models
+from dataflow.pictures.workflows import PictureEdge, PictureNode, to_mermaid, to_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 NASTY = [
@@ -276,3 +279,90 @@ def test_every_mermaid_line_has_one_of_the_known_shapes(picture):
     first, *rest = to_mermaid(*picture).removesuffix("\n").split("\n")
     assert first == "flowchart TD"
     assert [line for line in rest if not known.fullmatch(line)] == []
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def shop():
+    with DataFlow(":memory:") as db:
+
+        @db.model
+        class Customer:
+            name: str
+            referrer_id: Annotated[int | None, Relation("Customer", name="referrer", reverse="referred")]
+            __dataflow__ = {"timestamps": False}  # noqa: RUF012
+
+        @db.model
+        class Profile:
+            customer_id: Annotated[int, ForeignKey("Customer")]
+            __indexes__ = [{"name": "uq_profile", "fields": ["customer_id"], "unique": True}]  # noqa: RUF012
+            __dataflow__ = {"timestamps": False}  # noqa: RUF012
+
+        @db.model
+        class Order:
+            customer_id: int | None
+            total: float
+            __dataflow__ = {"timestamps": False}  # noqa: RUF012
+
+        yield db
+
+
+def test_mermaid_shows_models_fields_and_relations(shop):
+    assert shop.to_mermaid().splitlines() == [
+        "erDiagram",
+        '    "Customer" {',
+        "        int id PK",
+        "        str name",
+        "        int referrer_id FK",
+        "    }",
+        '    "Profile" {',
+        "        int id PK",
+        "        int customer_id FK",
+        "    }",
+        '    "Order" {',
+        "        int id PK",
+        "        int customer_id FK",
+        "        float total",
+        "    }",
+        '    "Customer" |o..o{ "Customer" : "referrer / referred"',
+        '    "Customer" ||--o| "Profile" : "customer / profiles"',
+        '    "Customer" |o..o{ "Order" : "customer / orders"',
+    ]
+
+
+def test_the_picture_of_models_is_well_formed_and_boxes_do_not_overlap(shop):
+    drawn = ET.fromstring(shop.to_svg())
+    boxes = [box for box in drawn.iter(f"{SVG}rect") if box.get("class") == "model"]
+    assert len(boxes) == 3
+    assert shop._repr_html_() == shop.to_svg()
+    texts = ["".join(text.itertext()) for text in drawn.iter(f"{SVG}text")]
+    assert "int? → Customer" in texts  # no line shows that
+    assert texts.count("customer / orders") == 1
+    dashed = [path for path in drawn.iter(f"{SVG}path") if path.get("stroke-dasharray")]
+    assert len(dashed) == 1  # the relation without a constraint
+
+
+def test_every_model_and_field_is_in_the_picture_up_to_forty_fields():
+    fields = tuple(models.PictureField(f"f{number}", "str") for number in range(50))
+    picture = models.to_svg([models.PictureModel("Wide", "wides", fields)], [])
+    assert ">f38<" in picture
+    assert ">f39<" not in picture
+    assert ">… 11 more<" in picture
+
+
+def test_a_picture_without_models_says_so():
+    with DataFlow(":memory:") as db:
+        assert "no models" in db.to_svg()
+        assert db.to_mermaid() == "erDiagram\n"
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_no_name_can_break_out_of_a_picture_of_models(nasty):
+    model = models.PictureModel(nasty, nasty, (models.PictureField(nasty, nasty, itself=True),))
+    relation = models.PictureRelation(nasty, nasty, (nasty,))
+    ET.fromstring(models.to_svg([model], [relation]))
+    first, second, field, end, last = models.to_mermaid([model], [relation]).splitlines()
+    assert (first, end) == ("erDiagram", "    }")
+    assert re.fullmatch(r'    "(?:[\w -]|#\d+;)*" \{', second)
+    assert re.fullmatch(r"        [A-Za-z][\w\[\]()-]* [A-Za-z][\w\[\]()-]*", field, re.ASCII)
+    assert re.fullmatch(r'    "(?:[\w -]|#\d+;)*" \|\|\.\.o\{ "(?:[\w -]|#\d+;)*" : "(?:[\w -]|#\d+;)*"', last)

@@ -328,6 +328,22 @@ class DataFlow:
         """What migration classes take; the DataFlow itself."""
         return self
 
+    # -- pictures -------------------------------------------------------------------------------------------------
+    def to_mermaid(self) -> str:
+        """Draw the models and their relations as a Mermaid ``erDiagram``."""
+        from dataflow.pictures import models
+
+        return models.to_mermaid(*models.drawn(self.core.models))
+
+    def to_svg(self) -> str:
+        """Draw the models and their relations as SVG."""
+        from dataflow.pictures import models
+
+        return models.to_svg(*models.drawn(self.core.models))
+
+    def _repr_html_(self) -> str:
+        return self.to_svg()
+
     # -- state ----------------------------------------------------------------------------------------------------
     def stats(self) -> dict[str, Any]:
         """Return counters: plans and compilations always; statements and operations while `monitoring` is on."""

@@ -1,6 +1,6 @@
 """The ``dataflow`` program.
 
-The commands are demo, plugins, doctor, models, nodes, graph and run, each in the module of its name and imported only
+Each command is in the module of its name (demo, doctor, er, graph, models, run, shell …), imported only
 when it runs. `program` holds the group and what ends a run: errors and exit codes. `discovery` finds commands and
 plugins without stumbling over broken ones; `app` loads what ``--app`` names, and `lookup` finds things in it; `values`
 turns values into JSON and back; `output` prints; `installation`, `settings` and `database` are what doctor looks at.

@@ -98,6 +98,8 @@ def dataflow_commands() -> Iterable[CommandSpec]:
         "models": "List the models of an application.",
         "nodes": "List node types, or the parameters and results of one model's.",
         "graph": "Draw a workflow.",
+        "er": "Draw the models and their relations.",
+        "shell": "Try things out: models and nodes at hand, await at the prompt.",
         "run": "Run a workflow.",
     }
     return [CommandSpec(name, text, f"dataflow.cli.{name}:{name}") for name, text in texts.items()]

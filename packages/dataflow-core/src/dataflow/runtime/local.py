@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from dataflow import _loop
 from dataflow.errors import ConfigurationError, DatabaseTimeout, InputError
+from dataflow.runtime.results import RunResults
 from dataflow.runtime.steps import (
     CallPython,
     Drive,
@@ -87,7 +88,7 @@ class AsyncLocalRuntime(_Options):
         """
         checked = _checked(workflow)
         given = checked.check_parameters(parameters)
-        state = RunState(Run(uuid.uuid4().hex), {}, given, self.progress)
+        state = RunState(Run(uuid.uuid4().hex), RunResults(), given, self.progress)
         limit = contextlib.nullcontext() if self.timeout is None else asyncio.timeout(self.timeout)
         try:
             async with limit:
@@ -143,7 +144,7 @@ class LocalRuntime(_Options):
             )
             return _loop.run(runtime.execute_async(checked, parameters))
         given = checked.check_parameters(parameters)
-        state = RunState(Run(uuid.uuid4().hex), {}, given, self.progress)
+        state = RunState(Run(uuid.uuid4().hex), RunResults(), given, self.progress)
         _ensure_blocking(checked)
         try:
             copy_context().run(_drive_blocking, steps(checked.stretches, state), state)

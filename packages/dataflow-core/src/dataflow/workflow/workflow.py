@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dataflow.errors import InputError, WorkflowExecutionError, suggest
+from dataflow.pictures.workflows import PictureEdge, PictureNode, State, to_mermaid, to_svg
 from dataflow.wire import from_wire, to_wire
 from dataflow.workflow.graph import Connection, NodeRecord
-from dataflow.workflow.pictures import PictureEdge, PictureNode, State, to_mermaid, to_svg
 from dataflow.workflow.tasks import DatabaseTask, Task, stretches
 
 if TYPE_CHECKING:

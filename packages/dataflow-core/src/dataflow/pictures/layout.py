@@ -1,7 +1,7 @@
 """Find places for boxes and the links between them: layers from top to bottom, after Sugiyama.
 
 Geometry only: numbers in, numbers out, in pixels with y downwards. Knows nothing of SVG or of workflows;
-``pictures`` draws the result. Cycles, which a workflow being built may have, get one link that runs upwards.
+`workflows` and `models` draw the result. Cycles, which a workflow being built may have, get one link that runs upwards.
 """
 
 from collections import Counter
