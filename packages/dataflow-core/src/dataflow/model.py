@@ -139,6 +139,11 @@ class ModelSpec:
         return tuple(self.fields[name] for name in self.primary_key)
 
     @property
+    def literals(self) -> dict[str, Any]:
+        """The defaults that are plain values: field -> value."""
+        return {field.name: field.default for field in self.fields.values() if field.default is not f.UNSET}
+
+    @property
     def unique_keys(self) -> list[tuple[str, ...]]:
         """Field sets that identify a record, within its scope: the primary key first, then unique indexes."""
         keys = [self.primary_key]

@@ -26,6 +26,7 @@ from dataflow.plan.compiled import (
     refused_problem,
     row_count,
 )
+from dataflow.plan.derived import Derivation
 from dataflow.plan.stages import Stage
 from dataflow.session import Call
 
@@ -47,7 +48,7 @@ class PlanBuilder:
         options: the options of the call that shape SQL.
         table: the occurrence of the model's table; predicates must use its columns.
         predicates, expected, sets, encodes, decodes, guards, unmatched, records, notifications, preludes,
-            authorizations: what has been asked for.
+            authorizations, derivations: what has been asked for.
         written: the fields that the caller gives or changes.
         row_options: option -> its column, where rows bring it instead of the call.
         by_key: whether the call names one record by its primary key.
@@ -80,6 +81,7 @@ class PlanBuilder:
         self.expected: list[tuple[ColumnElement[bool], Conflict]] = []
         self.preludes: list[Prelude] = []
         self.authorizations: list[Authorization] = []
+        self.derivations: dict[str, Derivation] = {}
         self.written: tuple[str, ...] = ()
         self.by_key = False
         self.row_options: dict[str, ColumnElement[Any]] = {}
@@ -139,6 +141,24 @@ class PlanBuilder:
             return
         binder = value if callable(value) else lambda _call: value
         self.sets[column] = self.bind(binder, self.encoder(column), column, like=self.table.c[column])
+
+    def derive(self, field: str, function: Derivation) -> None:
+        """Give a field of new records values that are derived from them; other statements than inserts have none.
+
+        The program ``function(call, records)`` runs just before the INSERT, in its transaction, and returns one value
+        for each record. `records` are dicts of what the caller gives, literal defaults included, whose types are right;
+        a value that a caller gives for the field itself stands in them too, and should be returned as it is. Where the
+        database refuses the insert because another record has such a value by then, it is undone, and the program is
+        asked again.
+        """
+        if self.statement == "insert":
+            self.derivations[field] = function
+
+    def derived(self, operands: int) -> int:
+        """Make operands of what features derive, after those of the call; return how many there are in all."""
+        for place, name in enumerate(self.derivations, operands):
+            self.sets[name] = self.operand(place, self.encoder(name), name, like=self.table.c[name])
+        return operands + len(self.derivations)
 
     def bind(
         self,

@@ -18,6 +18,7 @@ from dataflow.errors import InputError, IntegrityError, Problem
 from dataflow.plan import changes as ch
 from dataflow.plan import rows as rw
 from dataflow.plan.builder import Authorization, Binder, PlanBuilder, kept_problem
+from dataflow.plan.derived import Derivation, settle
 from dataflow.plan.operation import ModelOperation, Result
 from dataflow.session import Call, atomic
 from dataflow.types import ValueRefused
@@ -168,6 +169,7 @@ class BulkWriting(ModelOperation):
             builder.written,
         )
 
+            dict(builder.derivations),
     def _is_bare(self, returned: Sequence[str], builder: PlanBuilder) -> bool:
         return (
             len(returned) == 1
@@ -194,7 +196,14 @@ class BulkWriting(ModelOperation):
     ) -> rw.RowEncoder:
         """Return the encoder of rows for a plan; `given`: every name that stands in any of the rows."""
         return rw.RowEncoder(
-            self.bound, plan.insert.columns, shared, call, forced=plan.forced, encodes=plan.encodes, given=given
+            self.bound,
+            plan.insert.columns,
+            shared,
+            call,
+            forced=plan.forced,
+            encodes=plan.encodes,
+            given=given,
+            derived=plan.derivations,
         )
 
     def groups(self, rows: Sequence[Any], size: int | None) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -247,6 +256,7 @@ class BulkPlan:
         authorizations: asked before anything is sent, with the names of what is `written`.
     """
 
+        derivations: field -> what derives its values from the rows.
     insert: Insert
     returned: tuple[str, ...]
     decode: Any
@@ -263,13 +273,46 @@ class BulkPlan:
     written: tuple[str, ...] = ()
 
     @property
+    derivations: Mapping[str, Derivation] = attrs.field(factory=dict)
     def plain(self) -> bool:
         """Whether no feature wants to see what was written, and the database gives every id."""
-        watched = self.guards or self.unmatched or self.records or self.notifications
+        watched = self.guards or self.unmatched or self.records or self.notifications or self.derivations
         return not watched and self.insert.generated not in self.insert.columns
 
-    def write(self, dialect: Dialect, rows: Sequence[Sequence[Any]], call: Call) -> Program[tuple[int, list[Any]]]:
-        """Insert encoded rows: (rows written, returned rows); features see the records in the same transaction."""
+    def write(
+        self,
+        dialect: Dialect,
+        rows: Sequence[Sequence[Any]],
+        call: Call,
+        encoder: rw.RowEncoder,
+        source: Sequence[Mapping[str, Any]],
+    ) -> Program[tuple[int, list[Any]]]:
+        """Insert encoded rows: (rows written, returned rows); features see the records in the same transaction.
+
+        Args:
+            dialect: of the database.
+            rows: the values of the driver.
+            call: its context.
+            encoder: what encoded them.
+            source: the rows as the caller gave them, from which features derive values.
+        """
+        if not self.derivations:
+            return (yield from self._write(dialect, rows, call))
+
+        def write(records: list[dict[str, Any]]) -> Program[tuple[int, list[Any]]]:
+            try:
+                filled = encoder.filled(rows, records)
+            except ValueRefused as refused:
+                fault = Problem("wrong-value", refused.message, refused.hint)
+                raise encoder.bound.refuse([fault], "derive") from None
+            return (yield from self._write(dialect, filled, call))
+
+        def skipped(reply: tuple[int, list[Any]]) -> bool:  # perhaps because somebody took a derived value meanwhile
+            return len(rows) == 1 and not reply[0]
+
+        return (yield from settle(self.derivations, call, encoder.records(source), write, missed=skipped))
+
+    def _write(self, dialect: Dialect, rows: Sequence[Sequence[Any]], call: Call) -> Program[tuple[int, list[Any]]]:
         insert = self._filled(call)
         written, returned = yield from dialect.insert_many(insert, Rows.of(rows), call.session.max_parameters)
         yield from self._follow(dialect, rows, written, returned, call)
@@ -471,7 +514,7 @@ class _Job:
         bound = self.op.bound
         builder = PlanBuilder(bound, self.op.name, "insert", options=dict(extra)).apply_features()
         builder.written = tuple(name for name in bound.fields if name in given)
-        columns = self.op.columns(given | set(builder.sets))
+        columns = self.op.columns(given | set(builder.sets) | set(builder.derivations))
         values = {name: sa.bindparam(f"v{i}", type_=builder.table.c[name].type) for i, name in enumerate(columns)}
         statement = bound.core.dialect.insert(builder.table).values(values)
         if self.conflict == "skip":
@@ -515,22 +558,24 @@ class _Job:
             good, bad = self.encoder.sift(rows)
             for fault in bad:
                 self._bad(start + fault.index, fault.message, "bad-row")
-            yield from self._each(start, len(rows), good)
+            yield from self._each(start, rows, good)
             return
         numbered = yield from self.op.bound.core.dialect.number_rows(self.plan.insert, encoded)
-        if self.conflict == "skip" and self.return_ids:  # which rows were skipped is known only one by one
-            yield from self._each(start, len(rows), list(enumerate(numbered)))
+        if self.conflict == "skip" and (self.return_ids or self.plan.derivations):
+            # which rows were skipped is known only one by one
+            yield from self._each(start, rows, list(enumerate(numbered)))
             return
         try:
-            body = self._write(numbered)
+            body = self._write(numbered, rows)
             yield from atomic(self.call, body) if self.op.bound.core.dialect.aborts_on_error else body
         except IntegrityError:  # the one statement of the batch wrote nothing: find the row that is wrong
-            yield from self._each(start, len(rows), list(enumerate(numbered)))
+            yield from self._each(start, rows, list(enumerate(numbered)))
             if self.on_error == "stop":
                 raise
 
-    def _write(self, encoded: Sequence[Sequence[Any]]) -> Program[None]:
-        written, returned = yield from self.plan.write(self.op.bound.core.dialect, encoded, self.call)
+    def _write(self, encoded: Sequence[Sequence[Any]], rows: Sequence[Mapping[str, Any]]) -> Program[None]:
+        dialect = self.op.bound.core.dialect
+        written, returned = yield from self.plan.write(dialect, encoded, self.call, self.encoder, rows)
         self._count(len(encoded), written, returned)
 
     def _count(self, rows: int, written: int, returned: Sequence[Any]) -> None:
@@ -550,7 +595,9 @@ class _Job:
         key = tuple(record[name] for name in self.op.bound.spec.primary_key)
         return key[0] if len(key) == 1 else key
 
-    def _each(self, start: int, size: int, rows: Sequence[tuple[int, Sequence[Any]]]) -> Program[None]:
+    def _each(
+        self, start: int, source: Sequence[Mapping[str, Any]], rows: Sequence[tuple[int, Sequence[Any]]]
+    ) -> Program[None]:
         """Write rows one by one, each in a savepoint; None stands for the id of a row that was not written."""
         ids: list[Any] = [None] * size
         for index, row in rows:
@@ -560,8 +607,10 @@ class _Job:
                     self.plan.write(self.op.bound.core.dialect, [row], self.call),
                 )
             except IntegrityError as error:
+        dialect, size = self.op.bound.core.dialect, len(source)
                 if self.on_error == "stop":
                     error.message = f"row {start + index}: {error.message}"
+            body = self.plan.write(dialect, [row], self.call, self.encoder, [source[index]])
                     error.where["row"] = start + index
                     raise
                 self._bad(start + index, error.message, error.code)

@@ -215,7 +215,7 @@ class BulkUpsert(BulkWriting):
         builder.written = tuple(name for name in self.bound.fields if name in given)
         written = tuple(name for name in builder.written if name not in key)
         builder.authorizations += [partial(asked, authorize, written) for authorize in change.authorizations]
-        columns = self.columns(given | set(builder.sets))
+        columns = self.columns(given | set(builder.sets) | set(builder.derivations))
         values = {name: sa.bindparam(f"v{i}", type_=table.c[name].type) for i, name in enumerate(columns)}
         statement = self.bound.core.dialect.insert(table).values(values)
         pk = set(self.bound.spec.primary_key)
@@ -265,7 +265,7 @@ class BulkUpsert(BulkWriting):
         if plan.plain:
             written, returned = yield from plan.write_all(dialect, rows, call)
         else:
-            written, returned = yield from plan.write(dialect, list(rows), call)
+            written, returned = yield from plan.write(dialect, list(rows), call, group.encoder, group.rows)
         if plan.told:
             existing = sum(not row[-1] for row in returned)
             returned = [row[:-1] for row in returned] if ids else []

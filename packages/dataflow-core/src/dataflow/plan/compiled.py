@@ -1,12 +1,13 @@
 """Plans: compiled shapes of calls, with what features want of each. `PlanBuilder` makes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataflow.dialect import COUNT, Command, Convert, Program
 from dataflow.errors import InputError, Problem
 from dataflow.filters import bucket
+from dataflow.plan.derived import Derivation, settle
 from dataflow.session import Call
 from dataflow.types import INT_MAX, ValueRefused
 
@@ -48,7 +49,8 @@ class Plan:
         command: what goes to the driver.
         columns: names of the returned columns.
         decode: row -> dict.
-        guards, unmatched, records, notifications, conflicts, preludes, authorizations: what features added.
+        guards, unmatched, records, notifications, conflicts, preludes, authorizations, derivations: what features
+            added.
         plain: whether one step is all there is to it, with nothing to undo afterwards.
         probe: finds the keys of the rows that only what features expect excludes, or None.
         targets: finds the keys of the rows that the statement is about to change, or None.
@@ -56,9 +58,9 @@ class Plan:
     """
 
     __slots__ = (
-        "_binders", "_pairs", "_slots", "authorizations", "columns", "command", "conflicts", "decode", "guards",
-        "keyed", "model", "notifications", "operation", "plain", "preludes", "probe", "records", "targets", "unmatched",
-        "written",
+        "_binders", "_pairs", "_slots", "authorizations", "columns", "command", "conflicts", "decode", "derivations",
+        "guards", "keyed", "model", "notifications", "operation", "plain", "preludes", "probe", "records", "targets",
+        "unmatched", "written",
     )  # fmt: skip
 
     def __init__(
@@ -85,11 +87,12 @@ class Plan:
         self.authorizations: tuple[Authorization, ...] = () if bare else tuple(builder.authorizations)
         self.preludes: tuple[Prelude, ...] = () if bare else tuple(builder.preludes)
         self.conflicts: tuple[Conflict, ...] = () if bare else tuple(conflict for _, conflict in builder.expected)
+        self.derivations: Mapping[str, Derivation] = {} if bare else dict(builder.derivations)
         self.written = builder.written
         self.probe: Plan | None = None
         self.targets: Plan | None = None
         self.keyed: Callable[[int], Plan] = _no_keys
-        self.plain = not (self.guards or self.records or self.notifications or self.preludes)
+        self.plain = not (self.guards or self.records or self.notifications or self.preludes or self.derivations)
 
     def arguments(self, values: list[Any], call: Call) -> list[Any]:
         """Encode a call's operands into driver arguments.
@@ -122,6 +125,38 @@ class Plan:
 
     def run(self, values: list[Any], call: Call) -> Program[Any]:
         """Execute: one step, then guards, records of the same transaction, and notes for after the commit."""
+        if self.derivations:
+            return (yield from self.settled(values, call, lambda filled: self._run(filled, call)))
+        return (yield from self._run(values, call))
+
+    def settled(self, values: list[Any], call: Call, write: Callable[[list[Any]], Program[Any]]) -> Program[Any]:
+        """Run ``write(operands)``, which inserts a record, with what features derive from it, in a transaction."""
+        for authorize in self.authorizations:
+            authorize(call, self.written)
+        given = dict(zip(self.written, values, strict=False))
+        self._accept(given)
+        record = {**self.model.spec.literals, **given}
+        return (
+            yield from settle(
+                self.derivations,
+                call,
+                [record],
+                lambda found: write([*values, *[found[0][name] for name in self.derivations]]),
+            )
+        )
+
+    def _accept(self, given: Mapping[str, Any]) -> None:
+        """Refuse values that do not fit: whoever derives others from them can rely on their types."""
+        problems = []
+        for name, value in given.items():
+            try:
+                self.model.fields[name].encode(value)
+            except ValueRefused as refused:
+                problems.append(refused_problem(name, refused))
+        if problems:
+            raise self.model.refuse(problems, self.operation)
+
+    def _run(self, values: list[Any], call: Call) -> Program[Any]:
         arguments = self.arguments(values, call)
         if self.targets is None:
             reply = yield self.command, arguments

@@ -436,6 +436,6 @@ def run_plan(plan: Plan, values: list[Any], call: Call) -> Program[Any]:
         if not reply and (plan.unmatched or plan.conflicts):  # no rows, or a count of none
             yield from plan.missed(values, call)
         return reply
-    if not plan.command.writes:
+    if plan.derivations or not plan.command.writes:  # what derives values has a transaction of its own
         return (yield from plan.run(values, call))
     return (yield from atomic(call, plan.run(values, call)))

@@ -175,6 +175,7 @@ class RowEncoder:
             refused.message = f"{name}: {refused.message}"
             raise
 
+        derived: columns whose values features derive from the rows, later.
     @cached_property
     def _constant(self) -> dict[str, Any]:
         """Encode once what is the same in every row: what features set, shared values, literal defaults, the clock."""
@@ -187,6 +188,7 @@ class RowEncoder:
                 found[name] = value if convert is None else convert(value)
             elif name not in self.given and name not in self.shared and spec.factory is None and not spec.required:
                 source = default_of(spec)
+        derived: Iterable[str] = (),
                 value = None if source is None else source(self.call)
                 found[name] = None if value is None else self._encoded(name, [value])[0]
         return found
@@ -195,6 +197,23 @@ class RowEncoder:
         spec = self.bound.fields[name].spec
         values = [row[name] if name in row else _MISSING for row in rows]  # noqa: SIM401  # a get may make values up
         if not any(value is _MISSING for value in values):
+        self.derived = {name: self.names.index(name) for name in derived}
+
+    def records(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return rows as features see them that derive values from them: with shared values and literal defaults."""
+        basis = {**self.bound.spec.literals, **self.shared}
+        return [{**basis, **row} for row in rows]
+
+    def filled(self, encoded: Iterable[Sequence[Any]], records: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        """Put what was derived into encoded rows.
+
+        Raises:
+            ValueRefused: a derived value does not fit.
+        """
+        columns = list(zip(*encoded, strict=True))
+        for name, place in self.derived.items():
+            columns[place] = tuple(self._encoded(name, [record[name] for record in records]))
+        return list(zip(*columns, strict=True))
             return values
         if name in self.shared:
             shared = self.shared[name]
@@ -211,6 +230,8 @@ class RowEncoder:
     def sift(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, tuple[Any, ...]]], list[RowFault]]:
         """Encode rows one by one: (index and tuple of the good ones, faults of the bad ones)."""
         good, bad = [], []
+        if name in self.derived:
+            return self._own(name, rows)
         for index, row in enumerate(rows):
             try:
                 good.append((index, self.encode([row])[0]))
@@ -221,3 +242,9 @@ class RowEncoder:
     def faults(self, rows: Sequence[Mapping[str, Any]], places: Sequence[int]) -> list[Problem]:
         """Return the problems of bad rows, the first twenty; `places` are the rows' indexes in the input."""
         return [fault.problem(places[fault.index]) for fault in self.sift(rows)[1][:MOST_PROBLEMS]]
+    def _own(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Encode what rows give for a column that is derived, and hold the place of what is not there yet."""
+        given = [row[name] if name in row else self.shared.get(name, _MISSING) for row in rows]
+        encoded = iter(self._encoded(name, [value for value in given if value is not _MISSING]))
+        return [None if value is _MISSING else next(encoded) for value in given]
+

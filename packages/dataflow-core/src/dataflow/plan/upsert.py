@@ -138,6 +138,9 @@ class Upsert(ModelOperation):
         if both.fresh.plain and both.changed.plain:
             rows = yield both.fresh.command, both.fresh.arguments(operands, call)
             return (yield from self._told(rows, both, key, call))
+        if both.fresh.derivations:
+            settled = both.fresh.settled(operands, call, lambda filled: self._followed(both, filled, key, call))
+            return (yield from settled)  # type: ignore[no-any-return]
         return (yield from atomic(call, self._followed(both, operands, key, call)))
 
     def _followed(
@@ -161,6 +164,7 @@ class Upsert(ModelOperation):
         dialect = self.bound.core.dialect
         builder = PlanBuilder(self.bound, self.name, "insert", options=dict(extra)).apply_features()
         table = builder.table
+        operands = builder.derived(operands)
         for index, name in enumerate(names):
             if name not in builder.sets:
                 builder.sets[name] = builder.operand(index, builder.encoder(name), name, like=table.c[name])

@@ -33,6 +33,7 @@ def insert_plan(operation: ModelOperation, names: tuple[str, ...], extra: Any) -
     """Compile INSERT … RETURNING for a set of given fields."""
     builder = PlanBuilder(operation.bound, operation.name, "insert", options=dict(extra))
     builder.apply_features()
+    operands = builder.derived(len(names))
     for index, name in enumerate(names):
         if name not in builder.sets:
             builder.sets[name] = builder.operand(index, builder.encoder(name), name, like=builder.table.c[name])
@@ -40,7 +41,7 @@ def insert_plan(operation: ModelOperation, names: tuple[str, ...], extra: Any) -
     builder.written = names
     columns = tuple(operation.bound.fields)
     statement = sa.insert(builder.table).values(builder.sets).returning(*builder.returned(columns))
-    return builder.compile(statement, operands=len(names), columns=columns)
+    return builder.compile(statement, operands=operands, columns=columns)
 
 
 def counted_fields(bound: BoundModel) -> tuple[str, ...]:
