@@ -167,9 +167,9 @@ class BulkWriting(ModelOperation):
             self._is_bare(returned, builder),
             tuple(builder.authorizations),
             builder.written,
+            dict(builder.derivations),
         )
 
-            dict(builder.derivations),
     def _is_bare(self, returned: Sequence[str], builder: PlanBuilder) -> bool:
         return (
             len(returned) == 1
@@ -254,9 +254,9 @@ class BulkPlan:
         told: whether each returned row ends in whether it was created.
         bare: whether a returned row holds the key, as results show it, and nothing else.
         authorizations: asked before anything is sent, with the names of what is `written`.
+        derivations: field -> what derives its values from the rows.
     """
 
-        derivations: field -> what derives its values from the rows.
     insert: Insert
     returned: tuple[str, ...]
     decode: Any
@@ -271,9 +271,9 @@ class BulkPlan:
     bare: bool = False
     authorizations: tuple[Authorization, ...] = ()
     written: tuple[str, ...] = ()
+    derivations: Mapping[str, Derivation] = attrs.field(factory=dict)
 
     @property
-    derivations: Mapping[str, Derivation] = attrs.field(factory=dict)
     def plain(self) -> bool:
         """Whether no feature wants to see what was written, and the database gives every id."""
         watched = self.guards or self.unmatched or self.records or self.notifications or self.derivations
@@ -599,18 +599,18 @@ class _Job:
         self, start: int, source: Sequence[Mapping[str, Any]], rows: Sequence[tuple[int, Sequence[Any]]]
     ) -> Program[None]:
         """Write rows one by one, each in a savepoint; None stands for the id of a row that was not written."""
+        dialect, size = self.op.bound.core.dialect, len(source)
         ids: list[Any] = [None] * size
         for index, row in rows:
+            body = self.plan.write(dialect, [row], self.call, self.encoder, [source[index]])
             try:
                 written, returned = yield from atomic(
                     self.call,
                     self.plan.write(self.op.bound.core.dialect, [row], self.call),
                 )
             except IntegrityError as error:
-        dialect, size = self.op.bound.core.dialect, len(source)
                 if self.on_error == "stop":
                     error.message = f"row {start + index}: {error.message}"
-            body = self.plan.write(dialect, [row], self.call, self.encoder, [source[index]])
                     error.where["row"] = start + index
                     raise
                 self._bad(start + index, error.message, error.code)

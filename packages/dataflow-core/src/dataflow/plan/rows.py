@@ -113,6 +113,7 @@ class RowEncoder:
         forced: columns that features set by themselves -> (binder, encoder).
         encodes: what features do to accepted values before they are stored.
         given: every name that stands in any of the rows.
+        derived: columns whose values features derive from the rows, later.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class RowEncoder:
         forced: Mapping[str, tuple[Binder, Convert | None]],
         encodes: Mapping[str, Sequence[Convert]],
         given: AbstractSet[str],
+        derived: Iterable[str] = (),
     ) -> None:
         self.bound = bound
         self.names = tuple(columns)
@@ -133,70 +135,6 @@ class RowEncoder:
         self.forced = forced
         self.encodes = encodes
         self.given = given
-
-    def columns(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-        """Encode rows into columns of the driver's values.
-
-        Raises:
-            ValueRefused: a value does not fit, or a required one is missing; `index` tells the row.
-        """
-        quick = set(map(type, rows)) == {dict}  # other mappings may make up what they lack
-        return [self._column(name, rows, quick=quick) for name in self.names]
-
-    def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-        """Encode rows into driver tuples; see `columns`."""
-        return list(zip(*self.columns(rows), strict=True)) if self.names else [() for _ in rows]
-
-    def _column(self, name: str, rows: Sequence[Mapping[str, Any]], *, quick: bool) -> list[Any]:
-        if name in self._constant:
-            if name in self.given and self.bound.fields[name].spec.kept:
-                self._compare(name, rows)
-            return [self._constant[name]] * len(rows)
-        try:
-            values = [row[name] for row in rows] if quick else self._filled(name, rows)
-        except KeyError:
-            values = self._filled(name, rows)
-        if self.bound.fields[name].spec.generated and lacks(values):
-            encoded = iter(self._encoded(name, [value for value in values if value is not None]))
-            return [None if value is None else next(encoded) for value in values]
-        return self._encoded(name, values)
-
-    def _compare(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse rows that bring another value than the one their feature sets."""
-        for index, row in enumerate(rows):
-            if row.get(name) is not None and row[name] != self.forced[name][0](self.call):
-                msg = f"{name}: {self.bound.fields[name].spec.kept} sets another value"
-                raise ValueRefused(msg, f"leave {name} out", index)
-
-    def _encoded(self, name: str, values: list[Any]) -> list[Any]:
-        try:
-            return self.bound.fields[name].column(values, *self.encodes.get(name, ()))
-        except ValueRefused as refused:
-            refused.message = f"{name}: {refused.message}"
-            raise
-
-        derived: columns whose values features derive from the rows, later.
-    @cached_property
-    def _constant(self) -> dict[str, Any]:
-        """Encode once what is the same in every row: what features set, shared values, literal defaults, the clock."""
-        found = {}
-        for name in self.names:
-            spec = self.bound.fields[name].spec
-            if name in self.forced:
-                binder, convert = self.forced[name]
-                value = binder(self.call)
-                found[name] = value if convert is None else convert(value)
-            elif name not in self.given and name not in self.shared and spec.factory is None and not spec.required:
-                source = default_of(spec)
-        derived: Iterable[str] = (),
-                value = None if source is None else source(self.call)
-                found[name] = None if value is None else self._encoded(name, [value])[0]
-        return found
-
-    def _filled(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        spec = self.bound.fields[name].spec
-        values = [row[name] if name in row else _MISSING for row in rows]  # noqa: SIM401  # a get may make values up
-        if not any(value is _MISSING for value in values):
         self.derived = {name: self.names.index(name) for name in derived}
 
     def records(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -214,6 +152,76 @@ class RowEncoder:
         for name, place in self.derived.items():
             columns[place] = tuple(self._encoded(name, [record[name] for record in records]))
         return list(zip(*columns, strict=True))
+
+    def columns(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """Encode rows into columns of the driver's values.
+
+        Raises:
+            ValueRefused: a value does not fit, or a required one is missing; `index` tells the row.
+        """
+        quick = set(map(type, rows)) == {dict}  # other mappings may make up what they lack
+        return [self._column(name, rows, quick=quick) for name in self.names]
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        """Encode rows into driver tuples; see `columns`."""
+        return list(zip(*self.columns(rows), strict=True)) if self.names else [() for _ in rows]
+
+    def _column(self, name: str, rows: Sequence[Mapping[str, Any]], *, quick: bool) -> list[Any]:
+        if name in self.derived:
+            return self._own(name, rows)
+        if name in self._constant:
+            if name in self.given and self.bound.fields[name].spec.kept:
+                self._compare(name, rows)
+            return [self._constant[name]] * len(rows)
+        try:
+            values = [row[name] for row in rows] if quick else self._filled(name, rows)
+        except KeyError:
+            values = self._filled(name, rows)
+        if self.bound.fields[name].spec.generated and lacks(values):
+            encoded = iter(self._encoded(name, [value for value in values if value is not None]))
+            return [None if value is None else next(encoded) for value in values]
+        return self._encoded(name, values)
+
+    def _own(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Encode what rows give for a column that is derived, and hold the place of what is not there yet."""
+        given = [row[name] if name in row else self.shared.get(name, _MISSING) for row in rows]
+        encoded = iter(self._encoded(name, [value for value in given if value is not _MISSING]))
+        return [None if value is _MISSING else next(encoded) for value in given]
+
+    def _compare(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse rows that bring another value than the one their feature sets."""
+        for index, row in enumerate(rows):
+            if row.get(name) is not None and row[name] != self.forced[name][0](self.call):
+                msg = f"{name}: {self.bound.fields[name].spec.kept} sets another value"
+                raise ValueRefused(msg, f"leave {name} out", index)
+
+    def _encoded(self, name: str, values: list[Any]) -> list[Any]:
+        try:
+            return self.bound.fields[name].column(values, *self.encodes.get(name, ()))
+        except ValueRefused as refused:
+            refused.message = f"{name}: {refused.message}"
+            raise
+
+    @cached_property
+    def _constant(self) -> dict[str, Any]:
+        """Encode once what is the same in every row: what features set, shared values, literal defaults, the clock."""
+        found = {}
+        for name in self.names:
+            spec = self.bound.fields[name].spec
+            if name in self.forced:
+                binder, convert = self.forced[name]
+                value = binder(self.call)
+                found[name] = value if convert is None else convert(value)
+            elif name not in self.given and name not in self.shared and spec.factory is None and not spec.required:
+                source = default_of(spec)
+                value = None if source is None else source(self.call)
+                found[name] = None if value is None else self._encoded(name, [value])[0]
+        return found
+
+    def _filled(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        spec = self.bound.fields[name].spec
+        values = [row[name] if name in row else _MISSING for row in rows]  # noqa: SIM401  # a get may make values up
+        if not any(value is _MISSING for value in values):
             return values
         if name in self.shared:
             shared = self.shared[name]
@@ -230,8 +238,6 @@ class RowEncoder:
     def sift(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, tuple[Any, ...]]], list[RowFault]]:
         """Encode rows one by one: (index and tuple of the good ones, faults of the bad ones)."""
         good, bad = [], []
-        if name in self.derived:
-            return self._own(name, rows)
         for index, row in enumerate(rows):
             try:
                 good.append((index, self.encode([row])[0]))
@@ -242,9 +248,3 @@ class RowEncoder:
     def faults(self, rows: Sequence[Mapping[str, Any]], places: Sequence[int]) -> list[Problem]:
         """Return the problems of bad rows, the first twenty; `places` are the rows' indexes in the input."""
         return [fault.problem(places[fault.index]) for fault in self.sift(rows)[1][:MOST_PROBLEMS]]
-    def _own(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Encode what rows give for a column that is derived, and hold the place of what is not there yet."""
-        given = [row[name] if name in row else self.shared.get(name, _MISSING) for row in rows]
-        encoded = iter(self._encoded(name, [value for value in given if value is not _MISSING]))
-        return [None if value is _MISSING else next(encoded) for value in given]
-
