@@ -4,24 +4,29 @@ Run: python docs/generate.py
 With `parity` behind it, the conformance suites of all dialects run first, and what they find is kept in parity.json.
 """
 
+import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
 
-from dataflow import errors
+from dataflow import DataFlow, errors
 from dataflow.operations import KINDS
 from dataflow.plugins import hookspecs
 from dataflow.plugins.manager import PluginSet
-from dataflow.plugins.specs import load
+from dataflow.plugins.specs import NodeSpec, Parameter, load
 from dataflow.testing.conformance import CAPABILITIES
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT / "docs" / "reference"
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+FEATURES = ("multi_tenant", "soft_delete", "versioned", "audit_log")
 PARITY = REFERENCE / "parity.json"
 NOTE = "<!-- Written by docs/generate.py from the code; edit the code. -->\n"
 
@@ -55,7 +60,11 @@ def _cell(text: str) -> str:
 
 def nodes() -> str:
     """Every operation with its parameters and results."""
-    parts = [f"{NOTE}# Generated nodes\n\nA model `User` gets `UserCreateNode`, `UserReadNode` and so on.\n"]
+    intro = (
+        "A model `User` gets `UserCreateNode`, `UserReadNode` and so on; `db.express` has the same operations.\n"
+        "Every node also takes `database` (which instance) and the input `input` (only orders two nodes)."
+    )
+    parts = [f"{NOTE}# Nodes\n\n{intro}\n"]
     takes = {
         "": "",
         "values": "Takes the model's fields.",
@@ -63,29 +72,118 @@ def nodes() -> str:
         "defaults": "Takes any field as a default for all rows.",
     }
     for kind in KINDS:
-        rows = ["| parameter | type | default | meaning |", "|---|---|---|---|"]
-        for p in kind.parameters:
-            default = "required" if p.required else f"`{p.default!r}`"
-            rows.append(f"| `{p.name}` | {_cell(p.type)} | {default} | {_cell(p.doc)} |")
         record = "the record's fields, " if kind.record else ""
         gives = f"Gives {record}{', '.join(f'`{name}`' for name in kind.outputs)}".rstrip(", ") + "."
-        head = f"## `{{Model}}{kind.suffix}` · `express.{kind.name}`\n\n{kind.doc} {takes[kind.takes_fields]}".rstrip()
-        parts.append(f"{head}\n\n{chr(10).join(rows)}\n\n{gives}\n")
+        doc = f"{kind.doc} {takes[kind.takes_fields]}".rstrip()
+        parts.append(_node(f"{{Model}}{kind.suffix}", kind.name, doc, kind.parameters, gives))
+    parts.append("# Nodes of features\n\nModels that ask for the feature have them as well.\n")
+    for spec, fields in _nodes_of_features():
+        gives = ["the record's fields"] if fields else []
+        gives += [f"`{name}`" for name in spec.outputs or () if name not in fields]
+        parts.append(
+            _node(
+                spec.type.replace("Sample", "{Model}"),
+                spec.operation,
+                spec.doc,
+                spec.parameters,
+                f"Gives {', '.join(gives)}.",
+            )
+        )
+    parts.append("# Nodes without a model\n")
+    for spec in PluginSet().workflow_nodes.values():
+        outputs = ", ".join(f"`{name}`" for name in spec.outputs or ())
+        parts.append(_node(spec.type, "", spec.doc, spec.parameters, f"Gives {outputs}."))
     return "\n".join(parts)
 
 
+def _node(type_: str, operation: str, doc: str, parameters: Iterable[Parameter], gives: str) -> str:
+    rows = ["| parameter | type | default | meaning |", "|---|---|---|---|"]
+    for p in parameters:
+        default = "required" if p.required else f"`{p.default!r}`"
+        rows.append(f"| `{p.name}` | {_cell(p.type)} | {default} | {_cell(p.doc)} |")
+    head = f"## `{type_}`{f' · `express.{operation}`' if operation else ''}\n\n{doc}"
+    return f"{head}\n\n{chr(10).join(rows)}\n\n{gives}\n"
+
+
+def _nodes_of_features() -> list[tuple[NodeSpec, Collection[str]]]:
+    """Return the node types that a model has only with a feature of ours, and the fields of that model."""
+    usual = {kind.name for kind in KINDS}
+    with DataFlow(":memory:") as db:
+        sample = type("Sample", (), {"__annotations__": {"text": str}, "__dataflow__": dict.fromkeys(FEATURES, True)})
+        db.model(sample)
+        bound = db.core.models["Sample"]
+        own = [spec for spec in bound.nodes.values() if spec.operation not in usual]
+        return [(spec, bound.spec.fields if "restored" in (spec.outputs or ()) else ()) for spec in own]
+
+
 def error_classes() -> str:
-    """Every exception class with its code and meaning."""
+    """Every exception class, and every code with the text that comes with it."""
     rows = ["| class | is a | code | when |", "|---|---|---|---|"]
+    own = {}
     for name, cls in vars(errors).items():
         if inspect.isclass(cls) and issubclass(cls, errors.DataFlowError):
             first = (cls.__doc__ or "").split("\n")[0]
             rows.append(f"| `{name}` | `{cls.__bases__[0].__name__}` | `{cls.code}` | {first} |")
+            own[name] = cls.code
     intro = (
         "Every error has `code`, `message`, `where`, `hint`, `problems` and `to_dict()`. A code may be more precise "
         "than the class's own."
     )
-    return f"{NOTE}# Errors\n\n{intro}\n\n" + "\n".join(rows) + "\n"
+    more = ["| code | class | for example |", "|---|---|---|"]
+    for code, (cls, text) in sorted(_codes(own).items()):
+        more.append(f"| `{code}` | `{cls}` | {_cell(text)} |")
+    return (
+        f"{NOTE}# Errors\n\n{intro}\n\n"
+        + "\n".join(rows)
+        + "\n\n## By code\n\n`…` stands for what is at fault.\n\n"
+        + "\n".join(more)
+        + "\n"
+    )
+
+
+def _codes(own: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Find every code that is raised: code -> (class, one of the messages)."""
+    found: dict[str, tuple[str, str]] = {}
+    for source in sorted(ROOT.glob("packages/*/src/dataflow/**/*.py")):
+        if "proof" in source.parts or "conformance" in source.parts or "differential" in source.parts:
+            continue
+        for function in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for cls, code, text in _raised(function, own):
+                    found.setdefault(code, (cls, text))
+    return found
+
+
+def _raised(function: ast.AST, own: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the errors that a function makes: class, code, message."""
+    messages: dict[str, str] = {}
+    nodes = [node for node in ast.walk(function) if isinstance(node, ast.Assign | ast.Call)]
+    for node in sorted(nodes, key=lambda node: node.lineno):
+        if isinstance(node, ast.Assign):
+            (target,) = node.targets[:1]
+            if isinstance(target, ast.Name):
+                messages[target.id] = _text(node.value, {})
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        codes = [
+            keyword.value.value
+            for keyword in node.keywords
+            if keyword.arg == "code" and isinstance(keyword.value, ast.Constant)
+        ]
+        text = _text(node.args[0], messages) if node.args else ""
+        if name in own and text:
+            yield name, codes[0] if codes else own[name], text
+
+
+def _text(node: ast.expr, messages: Mapping[str, str]) -> str:
+    """Write a message with … for what it is told at run time."""
+    if isinstance(node, ast.Name):
+        return messages.get(node.id, "")
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return re.sub("…+", "…", "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+    return ""
 
 
 def commands() -> str:

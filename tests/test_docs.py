@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("packages/*/README.md"))]
+FILES = {"tutorial.md"}
+"""Pages whose blocks are files: tests of their own write and run them."""
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 URL = re.compile(r'"(?:sqlite:///[^"]*|:memory:|postgresql://[^"]*)"')
 
@@ -96,7 +98,9 @@ def create_database(postgres_server):
         postgres_server.drop_database(url)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if code_of(p)], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if code_of(p) and p.name not in FILES], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_the_code_of_a_page_runs_in_an_empty_folder_and_gives_the_same_on_both_databases(
     page, tmp_path, create_database
 ):
@@ -154,3 +158,46 @@ def test_links_within_the_project_lead_to_files(page):
 def test_no_page_names_a_private_attribute():
     for page in PAGES:
         assert not re.search(r"\b(db|self)\._", code_of(page)), page
+
+
+# -- the site ---------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built without a network; a warning is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "-q",
+        "-b",
+        "html",
+        "-d",
+        folder / "trees",
+        "docs",
+        folder / "html",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "html"
+
+
+def test_every_page_is_in_the_site_and_in_its_index_for_programs(site):
+    pages = [page.relative_to(ROOT / "docs").with_suffix("") for page in PAGES if (ROOT / "docs") in page.parents]
+    assert len(pages) > 20
+    index = (site / "llms.txt").read_text(encoding="utf-8")
+    everything = (site / "llms-full.txt").read_text(encoding="utf-8")
+    for page in pages:
+        assert (site / f"{page}.html").is_file()
+        if page.name not in ("index", "releasing"):
+            assert f"({page}.html): " in index, page
+            title = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").partition("# ")[2].partition("\n")[0]
+            assert f"# {title}\n" in everything
+
+
+def test_the_site_needs_no_network_to_be_viewed(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="([^"]*)"', text)
+        assert [source for source in loaded if "//" in source] == [], page

@@ -1,0 +1,64 @@
+"""The tutorial does what it says: its files are written, its commands run, and what it shows is what they print.
+
+A python block that begins with ``# name.py`` is a file. The text block after commands is what they print: its lines in
+this order, maybe with others between. Commands that install are left out; the packages are there.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(python|sh|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+INSTALLING = re.compile(r"^(?:python3 -m venv|pip install) .*\n", re.MULTILINE)
+
+
+def blocks():
+    """Return the tutorial's blocks: (kind, text)."""
+    return BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+
+
+def run(folder, commands):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DATAFLOW_", "DATABASE_"))}
+    path = f"{Path(sys.executable).parent}:{clean['PATH']}"
+    done = subprocess.run(
+        ["/bin/sh", "-e", "-c", INSTALLING.sub("", commands)],
+        cwd=folder, env={**clean, "PATH": path}, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def shows(printed, expected):
+    """Whether the lines of a text stand in what was printed, in their order."""
+    lines = iter(printed.splitlines())
+    return all(any(line.strip() == wanted.strip() for line in lines) for wanted in expected.splitlines())
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_every_step_of_the_tutorial_does_what_it_says(tmp_path, postgres_database, database):
+    printed = ""
+    ran = 0
+    for kind, text in blocks():
+        if kind == "python":
+            name = re.match(r"# (\S+\.py)\n", text)
+            code = text if database == "sqlite" else text.replace("sqlite:///shop.db", postgres_database)
+            (tmp_path / name[1]).write_text(code, encoding="utf-8")
+        elif kind == "sh":
+            printed = run(tmp_path, text)
+            ran += 1
+        else:
+            assert shows(printed, text), printed
+    assert ran >= 10
+    drawn = [(tmp_path / name).read_text(encoding="utf-8") for name in ("checkout.svg", "models.svg")]
+    assert all(picture.startswith("<svg") for picture in drawn)
+
+
+def test_the_runner_finds_a_lie():
+    assert not shows("Ada 20\n", "Ada 21\n")
+    assert not shows("b\na\n", "a\nb\n")
+    assert shows("x\na\ny\nb\n", "a\nb\n")
