@@ -604,10 +604,7 @@ class _Job:
         for index, row in rows:
             body = self.plan.write(dialect, [row], self.call, self.encoder, [source[index]])
             try:
-                written, returned = yield from atomic(
-                    self.call,
-                    self.plan.write(self.op.bound.core.dialect, [row], self.call),
-                )
+                written, returned = yield from atomic(self.call, body)
             except IntegrityError as error:
                 if self.on_error == "stop":
                     error.message = f"row {start + index}: {error.message}"
