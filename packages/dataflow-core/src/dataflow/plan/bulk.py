@@ -37,7 +37,9 @@ class BulkWriting(ModelOperation):
     def check(self, params: Mapping[str, Any], *, partial: bool) -> list[Problem]:
         problems = super().check(params, partial=partial)
         for name, target in self.route.items():
-            if target == "data" and name in params and not isinstance(complaint := rw.as_rows(params[name]), str):
+            if target != "data" or name not in params or rw.is_arrow(params[name]):  # a table may be read only once
+                continue
+            if not isinstance(complaint := rw.as_rows(params[name]), str):
                 problems += rw.unknown_names(self.bound, complaint, rw.given_names(complaint))
         return problems
 
@@ -395,9 +397,15 @@ class BulkCreate(BulkWriting):
             return (yield from self._as_upsert(shared, options, call))
         feed = Feed(self, shared, options, call)
         data = self.data(options)
-        bodies: Iterator[Program[None]] = (
-            map(feed.write, rw.chunks(data, feed.size)) if isinstance(data, Iterator) else feed.groups(self.rows(data))
-        )
+        bodies: Iterator[Program[None]]
+        if rw.is_arrow(data):
+            from dataflow.arrow import parts
+
+            bodies = map(feed.write, parts(data, feed.size))
+        elif isinstance(data, Iterator):
+            bodies = map(feed.write, rw.chunks(data, feed.size))
+        else:
+            bodies = feed.groups(self.rows(data))
         yield from self.in_transactions(call, bodies, feed.tally, feed.every)
         return feed.result()
 
@@ -478,7 +486,7 @@ class Feed:
             numbered = list(run)
             yield from _Job(self, [row for _, row in numbered]).group(numbered[0][0], [row for _, row in numbered])
 
-    def write(self, rows: list[Any]) -> Program[None]:
+    def write(self, rows: Sequence[Any]) -> Program[None]:
         """Write more rows."""
         start = self.total
         checked = self.op.rows(rows, start)

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from functools import cached_property
 from itertools import islice
 from types import NoneType
-from typing import Any
+from typing import Any, overload
 
 import attrs
 
@@ -19,7 +19,8 @@ from dataflow.types import ValueRefused, kind
 
 MOST_PROBLEMS = 20
 HINT = "write data=[{'field': value}, …]"
-_MISSING: Any = object()
+MISSING: Any = object()
+"""Stands in a column for a value that its row does not give."""
 
 
 @attrs.frozen
@@ -35,8 +36,60 @@ class RowFault:
         return Problem("bad-row", f"row {index}: {self.message}", self.hint, {"row": index})
 
 
+class ColumnRows(Sequence[Mapping[str, Any]]):
+    """Rows that are held as columns, as files and tables of others give them; each row looks like a dict.
+
+    Args:
+        columns: name -> values; `MISSING` where a row does not give one.
+        count: number of rows.
+        gaps: names of the columns in which `MISSING` may stand.
+    """
+
+    def __init__(self, columns: Mapping[str, list[Any]], count: int, gaps: AbstractSet[str] = frozenset()) -> None:
+        self.columns = columns
+        self.gaps = gaps
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ColumnRows": ...
+    def __getitem__(self, index: int | slice) -> "dict[str, Any] | ColumnRows":
+        if isinstance(index, slice):
+            cut = {name: values[index] for name, values in self.columns.items()}
+            return ColumnRows(cut, len(range(*index.indices(self._count))), self.gaps)
+        place = range(self._count)[index]
+        return {name: v for name, values in self.columns.items() if (v := values[place]) is not MISSING}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        names = list(self.columns)
+        rows = zip(*self.columns.values(), strict=True) if names else iter([()] * self._count)
+        if not self.gaps:
+            return (dict(zip(names, row, strict=True)) for row in rows)
+        return ({name: v for name, v in zip(names, row, strict=True) if v is not MISSING} for row in rows)
+
+
+def is_arrow(data: Any) -> bool:
+    """Tell whether data is a table that offers itself by the Arrow PyCapsule interface."""
+    return hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__")
+
+
 def as_rows(data: Any, first: int = 0) -> Sequence[Mapping[str, Any]] | str:
-    """Return the rows of a bulk operation, or a complaint; `first`: the place of the first in the whole input."""
+    """Return the rows of a bulk operation, or a complaint; `first`: the place of the first in the whole input.
+
+    Raises:
+        InputError: it is a table whose values Python cannot hold.
+        MissingCapability: it is a table, and what reads it is not installed.
+    """
+    if isinstance(data, ColumnRows):
+        return data
+    if is_arrow(data):
+        from dataflow.arrow import read_rows
+
+        return read_rows(data)
     if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
         return f"data takes a list of dicts, got {kind(data)}"
     rows = data if isinstance(data, (list, tuple)) else list(data)
@@ -56,6 +109,8 @@ def chunks(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 def given_names(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Return every key that stands in any row."""
+    if isinstance(rows, ColumnRows):
+        return set(rows.columns)
     return set().union(*rows)
 
 
@@ -81,6 +136,8 @@ def unknown_names(
 
 def alike(kept: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> list[tuple[frozenset[str], Sequence[int]]]:
     """Group rows that give the same columns: (names, places of the rows)."""
+    if isinstance(rows, ColumnRows) and not rows.gaps:
+        return [(frozenset(rows.columns), kept)] if kept else []
     chosen = rows if len(kept) == len(rows) else [rows[index] for index in kept]
     names = frozenset(given_names(chosen))
     if set(map(len, chosen)) <= {len(names)}:
@@ -159,7 +216,8 @@ class RowEncoder:
         Raises:
             ValueRefused: a value does not fit, or a required one is missing; `index` tells the row.
         """
-        quick = set(map(type, rows)) == {dict}  # other mappings may make up what they lack
+        # other mappings may make up what they lack
+        quick = not isinstance(rows, ColumnRows) and set(map(type, rows)) == {dict}
         return [self._column(name, rows, quick=quick) for name in self.names]
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
@@ -184,9 +242,9 @@ class RowEncoder:
 
     def _own(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Encode what rows give for a column that is derived, and hold the place of what is not there yet."""
-        given = [row[name] if name in row else self.shared.get(name, _MISSING) for row in rows]
-        encoded = iter(self._encoded(name, [value for value in given if value is not _MISSING]))
-        return [None if value is _MISSING else next(encoded) for value in given]
+        given = [row[name] if name in row else self.shared.get(name, MISSING) for row in rows]
+        encoded = iter(self._encoded(name, [value for value in given if value is not MISSING]))
+        return [None if value is MISSING else next(encoded) for value in given]
 
     def _compare(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Refuse rows that bring another value than the one their feature sets."""
@@ -220,20 +278,25 @@ class RowEncoder:
 
     def _filled(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = self.bound.fields[name].spec
-        values = [row[name] if name in row else _MISSING for row in rows]  # noqa: SIM401  # a get may make values up
-        if not any(value is _MISSING for value in values):
+        if isinstance(rows, ColumnRows) and name in rows.columns:
+            values = rows.columns[name]
+            if name not in rows.gaps:
+                return values
+        else:
+            values = [row[name] if name in row else MISSING for row in rows]  # noqa: SIM401  # a get may make values up
+        if not any(value is MISSING for value in values):
             return values
         if name in self.shared:
             shared = self.shared[name]
-            return [shared if value is _MISSING else value for value in values]
+            return [shared if value is MISSING else value for value in values]
         source = default_of(spec)
         if source is not None:
-            return [source(self.call) if value is _MISSING else value for value in values]
+            return [source(self.call) if value is MISSING else value for value in values]
         if not (spec.nullable or spec.generated):
-            index = next(place for place, value in enumerate(values) if value is _MISSING)
+            index = next(place for place, value in enumerate(values) if value is MISSING)
             msg = f"{name} is required"
             raise ValueRefused(msg, f"give {name}: {spec.type}", index)
-        return [None if value is _MISSING else value for value in values]
+        return [None if value is MISSING else value for value in values]
 
     def sift(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, tuple[Any, ...]]], list[RowFault]]:
         """Encode rows one by one: (index and tuple of the good ones, faults of the bad ones)."""
