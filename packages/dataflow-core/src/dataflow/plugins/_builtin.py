@@ -101,5 +101,7 @@ def dataflow_commands() -> Iterable[CommandSpec]:
         "er": "Draw the models and their relations.",
         "shell": "Try things out: models and nodes at hand, await at the prompt.",
         "run": "Run a workflow.",
+        "load": "Load a CSV, JSON Lines or Parquet file into a model.",
+        "dump": "Write the records of a model to such a file.",
     }
     return [CommandSpec(name, text, f"dataflow.cli.{name}:{name}") for name, text in texts.items()]
