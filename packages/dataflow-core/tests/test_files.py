@@ -25,6 +25,7 @@ from dataflow.canonical import canonical_decimal, canonical_json
 from dataflow.errors import DataFlowError, InputError, TenancyError
 from dataflow.files import dump, load
 from dataflow.files.places import FileError
+from dataflow.testing.opening import opened
 
 FORMATS = ["csv", "jsonl", "parquet"]
 
@@ -107,14 +108,23 @@ records = st.lists(
 )
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path, monkeypatch):
+    """An empty place on each database, and an empty folder to work in."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    yield from opened(request, tmp_path, "files")
+
+
 @pytest.fixture
-def everything(bench, tmp_path):
-    bench.db.model(Everything)
-    return bench.db
+def everything(place):
+    db = place()
+    db.model(Everything)
+    return db
 
 
-def all_of(db, model="Everything"):
-    return db.express_sync.list(model)["records"]
+def all_of(db):
+    return db.express_sync.list(db.list_models()[0])["records"]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -132,3 +142,292 @@ def test_what_is_dumped_loads_as_exactly_the_same_records(everything, tmp_path, 
     assert report.faults == []
     assert report.created == len(rows)
     assert all_of(db) == before
+
+
+# -- CSV: text is never altered ---------------------------------------------------------------------------------------
+class Note:
+    __dataflow__ = {"timestamps": False}
+    __indexes__ = [{"name": "uq_note_code", "fields": ["code"], "unique": True}]
+
+    code: str
+    text: str | None
+    size: int = 7
+    price: Decimal | None
+    at: datetime | None
+    flag: bool | None
+    data: bytes | None
+
+
+@pytest.fixture
+def notes(place):
+    db = place()
+    db.model(Note)
+    return db
+
+
+def put(name, content):
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return name
+
+
+def column(db, name):
+    return [record[name] for record in all_of(db)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ("007", "007"),
+        ("  a ", "  a "),
+        ('" a"', " a"),
+        ('"a ""b"" c"', 'a "b" c'),
+        ('5" pipe', '5" pipe'),
+        ('"x\ny"', "x\ny"),
+        ('"x\r\ny"', "x\r\ny"),
+        ('"x\ry"', "x\ry"),
+        ('"\ufeff"', "\ufeff"),
+        ('","', ","),
+        ("", None),
+        ('""', ""),
+        ('"\'"', "'"),
+        ("=1+1", "=1+1"),
+        ("NULL", "NULL"),
+        (r"\N", r"\N"),
+        ("\u2028", "\u2028"),
+        ("é", "é"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_text_in_csv_is_what_stands_between_the_separators(notes, cell, text, end):
+    put("n.csv", f"\ufeffcode,text{end}a,{cell}{end}b,last")
+    assert load(notes, "Note", "n.csv").rejected == 0
+    assert column(notes, "text") == [text, "last"]
+
+
+def test_an_empty_cell_is_null_else_the_default_else_empty_text(notes):
+    put("n.csv", 'code,size,text\n,,\n"x",3,""\n')
+    load(notes, "Note", "n.csv")
+    assert column(notes, "code") == ["", "x"]
+    assert column(notes, "size") == [7, 3]
+    assert column(notes, "text") == [None, ""]
+
+
+def test_values_are_read_by_their_fields(notes):
+    put("n.csv", "code,size,price,at,flag,data\na, 12 ,1e2,2020-01-01T00:00+02:00,Yes,AQI=\nb,-0,0.10,2020-01-01,f,\n")
+    report = load(notes, "Note", "n.csv")
+    assert report.faults == []
+    assert column(notes, "size") == [12, 0]
+    assert column(notes, "price") == [Decimal(100), Decimal("0.1")]
+    assert column(notes, "at") == [datetime(2019, 12, 31, 22, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)]
+    assert column(notes, "flag") == [True, False]
+    assert column(notes, "data") == [b"\1\2", None]
+
+
+@pytest.mark.parametrize(
+    ("field", "cell"),
+    [
+        ("size", "1.0"),
+        ("size", "1_000"),
+        ("size", "٣"),
+        ("size", "9223372036854775808"),
+        ("size", "9" * 5000),
+        ("price", "1,5"),
+        ("price", "NaN"),
+        ("at", "yesterday"),
+        ("flag", "maybe"),
+        ("data", "#"),
+        ("text", "a\0b"),
+        ("text", b"\xff"),
+    ],
+)
+def test_a_cell_that_is_no_value_of_its_field_is_refused_and_kept_as_it_was(notes, field, cell):
+    raw = cell if isinstance(cell, bytes) else cell.encode()
+    row = b'x,"' + raw + b'"'
+    put("n.csv", b"code," + field.encode() + b"\na,\n" + row + b"\r\nb,\n")
+    report = load(notes, "Note", "n.csv")
+    assert (report.rows, report.created, report.rejected) == (3, 2, 1)
+    (fault,) = report.faults
+    assert (fault["line"], fault["field"]) == (3, field)
+    assert raw.decode("latin-1") not in fault["reason"] or len(raw) < 4
+    kept = Path(report.reject_file).read_bytes()
+    assert kept.startswith(b"_line,_field,_reason,code," + field.encode() + b"\n3,")
+    assert kept.endswith(b"," + row + b"\r\n")
+
+
+def test_refused_rows_load_after_correction(notes):
+    put("n.csv", 'code,size,text\na,1,"x, ""y"""\nb,two,"z\nz"\nc,3\nd,4,"e"f\n')
+    report = load(notes, "Note", "n.csv")
+    assert [fault["line"] for fault in report.faults] == [3, 5, 6]
+    assert report.created == 1
+    text = Path("n.rejects.csv").read_text().replace("two", "2").replace("c,3\n", 'c,3,""\n').replace('"e"f', '"ef"')
+    put("again.csv", text)
+    report = load(notes, "Note", "again.csv")
+    assert (report.created, report.faults) == (3, [])
+    assert [(r["code"], r["size"], r["text"]) for r in all_of(notes)] == [
+        ("a", 1, 'x, "y"'), ("b", 2, "z\nz"), ("c", 3, ""), ("d", 4, "ef"),
+    ]  # fmt: skip
+
+
+def test_rows_that_the_database_refuses_are_refused_rows_and_the_others_are_loaded(notes):
+    rows = [f"{i % 90},{i}" for i in range(100)]
+    put("n.csv", "code,size\n" + "\n".join(rows) + "\n")
+    report = load(notes, "Note", "n.csv", batch_size=30)
+    assert (report.rows, report.created, report.rejected) == (100, 90, 10)
+    assert [fault["line"] for fault in report.faults] == list(range(92, 102))
+    assert sorted(column(notes, "size")) == list(range(90))
+    kept = list(csv.DictReader(io.StringIO(Path("n.rejects.csv").read_text())))
+    assert [int(row["size"]) for row in kept] == list(range(90, 100))
+
+
+def test_wrong_columns_are_told_together_and_nothing_is_written(notes):
+    put("n.csv", "cod,size,size,colour\na,1,1,red\n")
+    with pytest.raises(InputError) as caught:
+        load(notes, "Note", "n.csv")
+    codes = [problem.code for problem in caught.value.problems]
+    assert codes == ["unknown-column", "duplicate-column", "unknown-column", "missing-column"]
+    assert "did you mean 'code'?" in str(caught.value)
+    assert all_of(notes) == []
+    put("n.csv", "code,size,colour\na,1,red\n")
+    assert load(notes, "Note", "n.csv", skip=["colour"]).created == 1
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", '"code\n'])
+def test_a_file_without_a_heading_is_refused(notes, content):
+    put("n.csv", content)
+    with pytest.raises(InputError, match="heading"):
+        load(notes, "Note", "n.csv")
+
+
+def test_an_unknown_option_is_refused_with_the_one_that_was_meant(notes):
+    with pytest.raises(InputError, match="did you mean 'on_error'"):
+        load(notes, "Note", "n.csv", on_eror="stop")
+    with pytest.raises(FileError, match="cannot be read"):
+        load(notes, "Note", "n.csv")
+
+
+def test_other_delimiters_encodings_and_packed_files(notes):
+    put("n.csv", "code;text\na;\xe9\n".encode("latin-1"))
+    load(notes, "Note", "n.csv", delimiter=";", encoding="latin-1")
+    put("n.tsv", "code\ttext\nb\tx,y\n")
+    load(notes, "Note", "n.tsv")
+    put("n.csv.gz", gzip.compress(b"code,text\nc,z\n"))
+    load(notes, "Note", "n.csv.gz")
+    assert column(notes, "text") == ["é", "x,y", "z"]
+    dump(notes, "Note", "o.csv.gz", fields=["code", "text"], sort="-code", delimiter=";")
+    assert gzip.decompress(Path("o.csv.gz").read_bytes()).decode() == "code;text\nc;z\nb;x,y\na;é\n"
+
+
+def test_a_column_alone_keeps_its_nulls(notes):
+    notes.express_sync.bulk_create("Note", [{"code": c, "text": t} for c, t in [("a", None), ("b", ""), ("c", "x")]])
+    dump(notes, "Note", "o.csv", fields=["text"])
+    assert Path("o.csv").read_text() == 'text\n\n""\nx\n'
+    put("p.csv", 'code\n""\nx\n')
+    assert load(notes, "Note", "p.csv").created == 2
+
+
+# -- JSON lines ---------------------------------------------------------------------------------------------------------
+def test_json_lines_are_read_by_their_fields_and_bad_ones_are_kept(notes):
+    lines = [
+        b'\xef\xbb\xbf{"code": "a", "price": 0.1, "at": "2020-01-01T00:00:00Z", "data": "AQI="}',
+        b"",
+        b'{"code": "b", "size": "3"}',
+        b"{oops",
+        b'{"code": "c", "price": "12.50", "text": null}',
+        b'["d"]',
+        b'{"text": "no code"}',
+        b'{"code": "\xff"}',
+        b'{"code": "e", "txt": 1}',
+    ]
+    put("n.jsonl", b"\r\n".join(lines))
+    with pytest.raises(InputError, match="did you mean 'text'"):
+        load(notes, "Note", "n.jsonl")
+    assert all_of(notes) == []
+    put("n.jsonl", b"\r\n".join(lines[:-1]))
+    report = load(notes, "Note", "n.jsonl")
+    assert (report.rows, report.created) == (7, 2)
+    assert [fault["line"] for fault in report.faults] == [3, 4, 6, 7, 8]
+    assert column(notes, "price") == [Decimal("0.1"), Decimal("12.5")]
+    kept = [json.loads(line) for line in Path("n.rejects.jsonl").read_text().splitlines()]
+    assert kept[0] == {"_line": 3, "_field": "size", "_reason": kept[0]["_reason"], "code": "b", "size": "3"}
+    assert kept[1]["_text"] == "{oops"
+    kept[0]["size"], kept[1]["_text"], kept[3]["code"] = 3, '{"code": "f"}', "g"
+    put("again.jsonl", "\n".join(json.dumps(row) for row in (kept[0], kept[1], kept[3])))
+    assert load(notes, "Note", "again.jsonl").created == 3
+
+
+# -- upserts, dry runs, stopping ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_an_upsert_lets_later_rows_win_however_the_file_is_cut(notes, batch):
+    notes.express_sync.create("Note", {"code": "a", "text": "old", "size": 1})
+    rows = ['{"code": "a", "size": 2}', '{"code": "b", "text": "x"}', '{"code": "b", "size": 5}', '{"code": "b"}']
+    put("n.jsonl", "\n".join(rows))
+    report = load(notes, "Note", "n.jsonl", upsert="code", batch_size=batch)
+    assert (report.created, report.updated, report.rejected) == (1, 3, 0)
+    assert [(r["code"], r["text"], r["size"]) for r in all_of(notes)] == [("a", "old", 2), ("b", "x", 5)]
+
+
+def test_an_upsert_needs_a_unique_key(notes):
+    put("n.csv", "code,text\na,b\n")
+    with pytest.raises(InputError, match="text"):
+        load(notes, "Note", "n.csv", upsert=["text"])
+
+
+def test_a_dry_run_tells_the_same_faults_and_writes_nothing(notes):
+    put("n.csv", "code,size\na,1\nb,x\na,2\nc,3\n")
+    dry = load(notes, "Note", "n.csv", dry_run=True)
+    assert dry.status == "checked"
+    assert [fault["line"] for fault in dry.faults] == [3]  # there is no table yet
+    notes.express_sync.count("Note")
+    dry = load(notes, "Note", "n.csv", dry_run=True)
+    assert notes.express_sync.count("Note")["count"] == 0
+    assert os.listdir() == ["n.csv"]
+    wet = load(notes, "Note", "n.csv")
+    assert (dry.faults, dry.created, dry.rejected) == (wet.faults, wet.created, wet.rejected)
+    assert [fault["line"] for fault in wet.faults] == [3, 4]
+
+
+def test_stopping_at_a_bad_row_loads_nothing(notes):
+    put("n.csv", "code,size\n" + "".join(f"{i},{i}\n" for i in range(50)) + "x,y\n")
+    with pytest.raises(InputError, match="1 bad rows") as caught:
+        load(notes, "Note", "n.csv", on_error="stop", batch_size=10)
+    assert caught.value.problems[0].where == {"line": 52}
+    assert all_of(notes) == []
+    put("n.csv", "code,size\nx,1\n")
+    for status in ("loaded", "already-loaded"):
+        assert load(notes, "Note", "n.csv", on_error="stop").status == status
+    assert column(notes, "code") == ["x"]
+
+
+def test_a_file_that_was_loaded_is_loaded_again_only_on_request(notes):
+    put("n.jsonl", '{"code": "a"}\n')
+    assert load(notes, "Note", "n.jsonl").created == 1
+    os.rename("n.jsonl", "m.jsonl")
+    again = load(notes, "Note", "m.jsonl")
+    assert (again.status, again.created) == ("already-loaded", 1)
+    with pytest.raises(InputError, match="no interrupted load"):
+        load(notes, "Note", put("o.jsonl", '{"code": "b"}'), resume=True)
+    notes.express_sync.bulk_delete("Note", filter={}, confirmed=True)
+    assert load(notes, "Note", "m.jsonl", restart=True).status == "loaded"
+    assert column(notes, "code") == ["a"]
+
+
+def test_a_reject_file_that_is_there_is_never_overwritten(notes):
+    put("n.rejects.csv", "mine")
+    put("n.csv", "code\na\n")
+    with pytest.raises(InputError, match="is there already"):
+        load(notes, "Note", "n.csv")
+    assert Path("n.rejects.csv").read_text() == "mine"
+    assert load(notes, "Note", "n.csv", reject_file="other.csv").created == 1
+
+
+def test_without_tables_of_the_framework_a_load_is_one_transaction(notes, place):
+    notes.express_sync.create("Note", {"code": "a"})
+    db = place(existing_schema_mode=True)
+    db.model(Note)
+    put("n.csv", "code\nb\na\nc\n")
+    with pytest.raises(InputError, match="cannot be resumed"):
+        load(db, "Note", "n.csv", resume=True)
+    report = load(db, "Note", "n.csv", batch_size=1)
+    assert (report.created, report.rejected) == (2, 1)
+    assert "one transaction" in report.notes[0]
+    assert db.core.ask(db.core.dialect.list_columns("dataflow_loads")) == []

@@ -14,7 +14,7 @@ from dataflow.cli.program import PROBLEM
 from dataflow.cli.surroundings import Around, around_options
 
 if TYPE_CHECKING:
-    from dataflow.files.loading import Report
+    from dataflow.files.options import Report
 
 
 @click.command()

@@ -23,12 +23,13 @@ from dataflow.errors import (
     Problem,
     SchemaError,
     WriteProtectedError,
-    suggest,
 )
+from dataflow.files.columns import check_columns, check_members, required
 from dataflow.files.csvfiles import CsvReader
 from dataflow.files.journal import Journal, Load
 from dataflow.files.jsonlines import JsonReader
-from dataflow.files.parts import NOTES, Fault, Part, Reader
+from dataflow.files.options import Options, Report, read_options
+from dataflow.files.parts import Fault, Part, Reader
 from dataflow.files.places import STANDARD, Source, fingerprint, format_of, reading
 from dataflow.files.rejects import Rejects, name_for
 from dataflow.plan.bound import BoundModel
@@ -40,72 +41,9 @@ if TYPE_CHECKING:
     from dataflow.core import Core
     from dataflow.engine import DataFlow
 
-PART = 10_000
-"""Rows of a part, unless the caller says otherwise."""
 SHOWN = 20
 """Faults that a report lists."""
-ON_ERROR = ("reject", "stop")
 Rows = ColumnRows | Sequence[Mapping[str, Any]]
-
-
-@attrs.define
-class Report:
-    """What a load has done; while it runs, so far.
-
-    Attributes:
-        file: its name.
-        model: name.
-        status: "loaded"; "already-loaded" (by an earlier run; nothing was done); "checked" (a dry run).
-        rows: rows read, by all runs of this load.
-        created, updated, skipped: what became of them.
-        rejected: rows that were refused.
-        resumed_at: rows that an earlier run had done.
-        reject_file: where the refused rows are, or "".
-        faults: the first of them: ``{"line", "field", "reason"}``.
-        notes: what else there is to know.
-        read: bytes of the file that have been read.
-        size: its bytes; 0 where nobody knows.
-    """
-
-    file: str
-    model: str
-    status: str = "loaded"
-    rows: int = 0
-    created: int = 0
-    updated: int = 0
-    skipped: int = 0
-    rejected: int = 0
-    resumed_at: int = 0
-    reject_file: str = ""
-    faults: list[dict[str, Any]] = attrs.field(factory=list)
-    notes: list[str] = attrs.field(factory=list)
-    read: int = 0
-    size: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-able data."""
-        return attrs.asdict(self, filter=lambda its, _: its.name not in ("read", "size"))
-
-
-def _listed(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """What a caller wants; see `load`."""
-
-    format: str | None = None
-    upsert: list[str] = attrs.field(default=(), converter=_listed)
-    on_error: str = "reject"
-    batch_size: int = PART
-    dry_run: bool = False
-    reject_file: str | None = None
-    resume: bool = False
-    restart: bool = False
-    delimiter: str | None = None
-    encoding: str = "utf-8"
-    skip: list[str] = attrs.field(default=(), converter=_listed)
 
 
 def load(
@@ -141,42 +79,10 @@ def load(
     core = db.core
     bound = core.model(model)
     try:
-        return _Loading(core, bound, os.fspath(path), _options(options), progress).run()
+        return _Loading(core, bound, os.fspath(path), read_options(options), progress).run()
     except DataFlowError as error:
         error.at(model=model, file=os.fspath(path))
         raise
-
-
-def _options(given: Mapping[str, Any]) -> Options:
-    known = [field.name for field in attrs.fields(Options)]
-    for name in given:
-        if name not in known:
-            close = suggest(name, known)
-            hint = f"did you mean {close!r}?" if close else f"options: {', '.join(known)}"
-            raise InputError(f"load() has no option {name!r}", hint=hint, code="unknown-parameter")
-    found = Options(**given)
-    if found.on_error not in ON_ERROR:
-        raise InputError("on_error is reject or stop; got something else", code="bad-parameter")
-    if type(found.batch_size) is not int or found.batch_size < 1:
-        raise InputError("batch_size takes a whole number of at least 1", hint=f"write {PART}", code="bad-parameter")
-    if found.resume and (found.restart or found.dry_run):
-        raise InputError("resume goes with neither restart nor dry_run", hint="give one of them", code="bad-parameter")
-    if found.delimiter is not None and (len(found.delimiter) != 1 or found.delimiter in '"\r\n'):
-        raise InputError("the delimiter is one character", hint="write ';' or a tab", code="bad-parameter")
-    return attrs.evolve(found, encoding=_encoding(found.encoding))
-
-
-def _encoding(name: str) -> str:
-    """Check an encoding: text must keep ASCII as it is, so that lines can be told apart."""
-    try:
-        if "a,\n".encode(name) == b"a,\n" or name.lower().replace("_", "-") == "utf-8-sig":
-            return name
-    except LookupError:
-        close = suggest(name, ["utf-8", "latin-1", "cp1252", "ascii"])
-        hint = f"did you mean {close!r}?" if close else "write utf-8, latin-1, cp1252 …"
-        raise InputError(f"there is no encoding {name!r}", hint=hint, code="bad-parameter") from None
-    msg = f"files in {name} are not read"
-    raise InputError(msg, hint="convert the file to UTF-8 first", code="bad-parameter")
 
 
 class _Undo(Exception):  # an internal signal
@@ -210,7 +116,7 @@ class _Loading:
             source = stack.enter_context(reading(self.path))
             self.report.size = source.size
             reader = self._open(source)
-            self._check_columns(reader)
+            check_columns(self.operation, reader, skipped=self.options.skip, key=self.options.upsert)
             rejects = self._rejects(reader)
             self._prepare()
             if self.entry is not None and self.entry.done:
@@ -237,74 +143,20 @@ class _Loading:
             delimiter = self.options.delimiter or ("\t" if tabs else ",")
             return CsvReader(source.stream, fields, delimiter=delimiter, encoding=encoding, skipped=skipped)
         if self.format == "jsonl":
-            return JsonReader(source.stream, fields, skipped=skipped, required=self._required())
+            return JsonReader(source.stream, fields, skipped=skipped, required=required(self.bound))
         from dataflow.files.parquet import ParquetReader
 
         return ParquetReader(source.stream, fields, skipped=skipped)
 
-    def _required(self) -> list[str]:
-        return [name for name, field in self.bound.fields.items() if field.spec.required]
-
-    def _check_columns(self, reader: Reader) -> None:
-        """Refuse columns that are unknown, twice there, or not to be written, and the lack of required ones.
-
-        Raises:
-            InputError: naming all of them.
-        """
-        problems = []
-        if reader.columns is not None:
-            problems = self._column_problems(reader.columns)
-        for name in self.options.skip:
-            known = reader.columns if reader.columns is not None else [name]
-            if name not in known:
-                close = suggest(name, known)
-                hint = f"did you mean {close!r}?" if close else f"columns: {', '.join(known)}"
-                problems.append(Problem("unknown-column", f"skip: the file has no column {name!r}", hint))
-        if problems:
-            raise self.bound.refuse(problems, "load")
-
-    def _column_problems(self, columns: Sequence[str]) -> list[Problem]:
-        problems = []
-        used = [name for name in columns if name not in self.options.skip and name not in NOTES]
-        for name in dict.fromkeys(used):
-            if name not in self.bound.fields:
-                close = suggest(name, [field for field in self.bound.fields if field not in used])
-                other = f"did you mean {close!r}? If not, leave" if close else "leave"
-                problems.append(
-                    Problem(
-                        "unknown-column", f"{self.bound.name} has no field {name!r}", f"{other} it out: {_skip(name)}"
-                    )
-                )
-                continue
-            if used.count(name) > 1:
-                problems.append(Problem("duplicate-column", f"the column {name!r} is there twice", "rename one"))
-            spec = self.bound.fields[name].spec
-            if spec.kept and not spec.nullable and name not in self.operation.row_options:
-                message = f"{name} is set by {spec.kept}, not by callers"
-                problems.append(Problem("kept-column", message, f"leave it out: {_skip(name)}"))
-        missing = [name for name in (*self._required(), *self.options.upsert) if name not in used]
-        for name in dict.fromkeys(missing):
-            kind = self.bound.fields[name].type
-            problems.append(Problem("missing-column", f"there is no column {name!r} ({kind})", "add it to the file"))
-        return problems
-
     def _parts(self, reader: Reader, source: Source) -> Iterator[Part]:
         first = reader.read(self.options.batch_size)
         if first is not None and reader.columns is None and not self.report.rows:
-            self._check_members(first)
+            check_members(self.bound, first)
         parts = chain([] if first is None else [first], iter(lambda: reader.read(self.options.batch_size), None))
         for part in parts:
             assert part is not None
             self.report.read = source.position()
             yield part
-
-    def _check_members(self, part: Part) -> None:
-        """Refuse a file of JSON lines whose first rows have unknown members, before anything is written."""
-        unknown = {fault.field for fault in part.faults if fault.field and fault.field not in self.bound.fields}
-        problems = self._column_problems([*self.bound.fields, *sorted(unknown)]) if unknown else []
-        problems = [problem for problem in problems if problem.code == "unknown-column"]
-        if problems:
-            raise self.bound.refuse(problems, "load")
 
     # -- what was done before -------------------------------------------------------------------------------------
     def _rejects(self, reader: Reader) -> Rejects:
@@ -604,10 +456,6 @@ def _fault(error: DataFlowError, place: int) -> Fault:
     hint = error.problems[0].hint if error.problems else error.hint if isinstance(error, InputError) else ""
     message = message.removeprefix("row 0: ")
     return Fault(place, str(error.where.get("field", "")), f"{message}; {hint}" if hint else message)
-
-
-def _skip(name: str) -> str:
-    return f"--skip {name}, or skip=[{name!r}]"
 
 
 def _hashable(value: Any) -> Any:
