@@ -39,12 +39,14 @@ class FieldType:
             enum json array.
         orders: whether `$gt` … and min/max make sense.
         numeric: whether arithmetic makes sense.
+        annotations: what type stubs say of values it takes, and of those results show: ``("app.Money", "app.Money")``.
     """
 
     name: ClassVar[str] = "value"
     storage: ClassVar[str] = "str"
     orders: ClassVar[bool] = True
     numeric: ClassVar[bool] = False
+    annotations: ClassVar[tuple[str, str]] = ("Any", "Any")
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -52,7 +52,13 @@ def dataflow_workflow_nodes() -> Iterable[NodeSpec]:
                 Parameter("query", "str", required=True, doc="SQL of your own, with :name or $1 placeholders."),
                 Parameter("params", "dict | list", doc="Values of the placeholders."),
                 Parameter("connection_string", "str", doc="Database URL, instead of `database`."),
-                Parameter("fetch_mode", "str", default="all", doc="all, one, value or none."),
+                Parameter(
+                    "fetch_mode",
+                    "str",
+                    default="all",
+                    doc="all, one, value or none.",
+                    choices=("all", "one", "value", "none"),
+                ),
                 Parameter("validate_queries", "bool", default=True, doc="Refuse several statements and DDL."),
                 Parameter("allow_foreign_connections", "bool", default=False, doc="Allow URLs of no live instance."),
             ),
@@ -103,5 +109,6 @@ def dataflow_commands() -> Iterable[CommandSpec]:
         "run": "Run a workflow.",
         "load": "Load a CSV, JSON Lines or Parquet file into a model.",
         "dump": "Write the records of a model to such a file.",
+        "stubs": "Write type stubs, with which type checkers know your models.",
     }
     return [CommandSpec(name, text, f"dataflow.cli.{name}:{name}") for name, text in texts.items()]

@@ -106,6 +106,7 @@ class Parameter:
         required: whether the node cannot run without it.
         default: value when it is not given.
         doc: what it does, with unit.
+        choices: the only texts it takes, for listings and type stubs; empty for any.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Parameter:
     required: bool = False
     default: Any = None
     doc: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @attrs.frozen
