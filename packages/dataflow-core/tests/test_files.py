@@ -1,5 +1,6 @@
 """Files in and out: what is dumped comes back exactly, bad rows are told and kept, and each row is loaded once."""
 
+import asyncio
 import csv
 import gzip
 import io
@@ -8,21 +9,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
-from textwrap import dedent
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataflow import DataFlow, Factory
-from dataflow.canonical import canonical_decimal, canonical_json
-from dataflow.errors import DataFlowError, InputError, TenancyError
+from dataflow.errors import InputError
 from dataflow.files import dump, load
 from dataflow.files.places import FileError
 from dataflow.testing.opening import opened
@@ -42,7 +41,7 @@ class Level(IntEnum):
 
 
 class Everything:
-    __dataflow__ = {"timestamps": False}
+    __dataflow__: ClassVar = {"timestamps": False}
 
     id: int
     text: str
@@ -75,7 +74,9 @@ decimals = st.decimals(allow_nan=False, allow_infinity=False) | st.builds(
     st.integers(-40, 40),
 )
 moments = st.datetimes(
-    datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.sampled_from([UTC, timezone(timedelta(hours=-9))])
+    datetime.fromisoformat("0001-01-02"),
+    datetime.fromisoformat("9999-12-30"),
+    timezones=st.sampled_from([UTC, timezone(timedelta(hours=-9))]),
 )
 floats = st.floats(allow_nan=False, allow_infinity=False)
 documents = st.recursive(
@@ -146,8 +147,8 @@ def test_what_is_dumped_loads_as_exactly_the_same_records(everything, tmp_path, 
 
 # -- CSV: text is never altered ---------------------------------------------------------------------------------------
 class Note:
-    __dataflow__ = {"timestamps": False}
-    __indexes__ = [{"name": "uq_note_code", "fields": ["code"], "unique": True}]
+    __dataflow__: ClassVar = {"timestamps": False}
+    __indexes__: ClassVar = [{"name": "uq_note_code", "fields": ["code"], "unique": True}]
 
     code: str
     text: str | None
@@ -325,7 +326,7 @@ def test_a_column_alone_keeps_its_nulls(notes):
     assert load(notes, "Note", "p.csv").created == 2
 
 
-# -- JSON lines ---------------------------------------------------------------------------------------------------------
+# -- JSON lines ----------------------------------------------------------------------------------------------------
 def test_json_lines_are_read_by_their_fields_and_bad_ones_are_kept(notes):
     lines = [
         b'\xef\xbb\xbf{"code": "a", "price": 0.1, "at": "2020-01-01T00:00:00Z", "data": "AQI="}',
@@ -355,7 +356,7 @@ def test_json_lines_are_read_by_their_fields_and_bad_ones_are_kept(notes):
     assert load(notes, "Note", "again.jsonl").created == 3
 
 
-# -- upserts, dry runs, stopping ------------------------------------------------------------------------------------------
+# -- upserts, dry runs, stopping -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("batch", [1, 2, 100])
 def test_an_upsert_lets_later_rows_win_however_the_file_is_cut(notes, batch):
     notes.express_sync.create("Note", {"code": "a", "text": "old", "size": 1})
@@ -431,3 +432,198 @@ def test_without_tables_of_the_framework_a_load_is_one_transaction(notes, place)
     assert (report.created, report.rejected) == (2, 1)
     assert "one transaction" in report.notes[0]
     assert db.core.ask(db.core.dialect.list_columns("dataflow_loads")) == []
+
+
+# -- killed at any moment ---------------------------------------------------------------------------------------------
+KILLED = """
+import os, signal, sys
+from dataflow import DataFlow
+from dataflow.files import load, loading, rejects
+from dataflow.files.journal import Journal
+
+url, settings, point, left = sys.argv[1], eval(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+
+def dying(real, when):
+    def wrapped(*args, **options):
+        global left
+        left -= 1
+        if not left and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return real(*args, **options)
+        finally:
+            if not left and when == "after":
+                os.kill(os.getpid(), signal.SIGKILL)
+    return wrapped
+
+owner, name, when = {
+    "rejects": (rejects.Rejects, "write", "after"),
+    "note": (Journal, "note", "before"),
+    "claim": (Journal, "claim", "before"),
+    "write": (loading._Loading, "_write", "before"),
+    "commit": (loading._Loading, "_tell", "before"),
+    "finish": (loading._Loading, "_finish", "after"),
+}[point]
+setattr(owner, name, dying(getattr(owner, name), when))
+with DataFlow(url, **settings) as db:
+    @db.model
+    class Row:
+        place: int
+    load(db, "Row", "rows.csv", batch_size=10)
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "left"),
+    [
+        ("claim", 1),
+        ("write", 3),
+        ("rejects", 1),
+        ("rejects", 3),
+        ("note", 4),
+        ("commit", 1),
+        ("commit", 4),
+        ("finish", 1),
+    ],
+)
+def test_a_load_that_is_killed_goes_on_and_each_row_is_loaded_or_refused_once(place, point, left):
+    put("rows.csv", "place\n" + "".join(f"{i}\n" if i % 7 else f"x{i}\n" for i in range(45)))
+    command = [sys.executable, "-c", KILLED, place.url, repr(place.settings), point, str(left)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    db = place()
+
+    @db.model
+    class Row:
+        place: int
+
+    report = load(db, "Row", "rows.csv", batch_size=10)
+    assert (report.rows, report.created, report.rejected) == (45, 38, 7)
+    assert report.status == ("already-loaded" if point == "finish" else "loaded")
+    assert sorted(column(db, "place")) == [i for i in range(45) if i % 7]
+    kept = list(csv.DictReader(io.StringIO(Path("rows.rejects.csv").read_text())))
+    assert [row["place"] for row in kept] == [f"x{i}" for i in range(0, 45, 7)]
+    assert load(db, "Row", "rows.csv").status == "already-loaded"
+
+
+def test_a_load_that_is_killed_while_all_is_one_transaction_has_loaded_nothing(place):
+    with place() as first:
+        first.model(Note)
+        first.express_sync.count("Note")
+    put("rows.csv", "code\n" + "".join(f"{i}\n" for i in range(45)))
+    code = KILLED.replace("class Row:\n        place: int", "class Note:\n        code: str").replace('"Row"', '"Note"')
+    code = code.replace("    class Note:", '    class Note:\n        __dataflow__ = {"timestamps": False}')
+    settings = {**place.settings, "existing_schema_mode": True}
+    command = [sys.executable, "-c", code, place.url, repr(settings), "commit", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    db = place(existing_schema_mode=True)
+    db.model(Note)
+    assert all_of(db) == []
+    assert load(db, "Note", "rows.csv").created == 45
+
+
+def test_an_interrupted_load_goes_on_only_with_the_same_options_and_its_reject_file(notes):
+    put("n.csv", "code,size\na,x\nb,1\nc,2\n")
+
+    def stop(report):
+        if report.rows == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(notes, "Note", "n.csv", batch_size=1, progress=stop)
+    with pytest.raises(InputError, match="other options"):
+        load(notes, "Note", "n.csv", upsert="code")
+    os.rename("n.rejects.csv", "away")
+    with pytest.raises(InputError, match="is gone"):
+        load(notes, "Note", "n.csv")
+    os.rename("away", "n.rejects.csv")
+    report = load(notes, "Note", "n.csv", resume=True)
+    assert (report.resumed_at, report.rows, report.created, report.rejected) == (2, 3, 2, 1)
+
+
+def test_two_processes_that_load_one_file_write_no_row_twice(notes, place):
+    put("n.csv", "code\n" + "".join(f"{i}\n" for i in range(30)))
+    other = place()
+    other.model(Note)
+
+    def interfere(report):
+        if report.rows == 10:
+            load(other, "Note", "n.csv", batch_size=10)
+
+    with pytest.raises(InputError, match="another process"):
+        load(notes, "Note", "n.csv", batch_size=10, progress=interfere)
+    assert len(all_of(notes)) == 30
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_parquet_goes_on_within_its_row_groups(notes, size):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(
+        pa.table({"code": [str(i) for i in range(20)], "size": list(range(20))}), "n.parquet", row_group_size=6
+    )
+
+    def stop(report):
+        if report.rows >= 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(notes, "Note", "n.parquet", batch_size=size, progress=stop)
+    load(notes, "Note", "n.parquet", batch_size=size)
+    assert column(notes, "size") == list(range(20))
+
+
+# -- dumps ------------------------------------------------------------------------------------------------------------
+def test_a_dump_takes_what_a_list_takes_and_leaves_nothing_half_written(notes):
+    notes.express_sync.bulk_create("Note", [{"code": str(i), "size": i} for i in range(5)])
+    assert dump(notes, "Note", "o.csv", filter={"size": {"$gte": 3}}, fields=["size"], sort=["-size"])["rows"] == 2
+    assert Path("o.csv").read_text() == "size\n4\n3\n"
+
+    def fail(rows):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        dump(notes, "Note", "o.csv", progress=fail)
+    assert Path("o.csv").read_text() == "size\n4\n3\n"
+    assert sorted(os.listdir()) == ["o.csv"]
+    with pytest.raises(InputError, match="did you mean 'size'"):
+        dump(notes, "Note", "o.csv", fields=["sze"])
+    with pytest.raises(InputError, match="ending"):
+        dump(notes, "Note", "o.txt")
+
+
+def test_a_dump_is_one_snapshot(notes, place, monkeypatch):
+    monkeypatch.setattr("dataflow.files.dumping.PAGE", 2)
+    notes.express_sync.bulk_create("Note", [{"code": f"b{i}"} for i in range(5)])
+    other = place()
+    other.model(Note)
+    seen = []
+
+    async def write():
+        await other.express.create("Note", {"code": "new"})
+        await other.express.bulk_update("Note", filter={}, update={"size": 9})
+        await other.aclose()
+
+    def meanwhile(rows):
+        if not seen:
+            writer = threading.Thread(target=lambda: asyncio.run(write()))
+            writer.start()
+            writer.join()
+        seen.append(rows)
+
+    assert dump(notes, "Note", "o.csv", fields=["code", "size"], progress=meanwhile)["rows"] == 5
+    assert "new" not in Path("o.csv").read_text()
+    assert "9" not in Path("o.csv").read_text()
+    assert len(all_of(notes)) == 6
+
+
+def test_a_decimal_that_parquet_cannot_hold_makes_its_column_text(notes):
+    pq = pytest.importorskip("pyarrow.parquet")
+    notes.express_sync.create("Note", {"code": "a", "price": Decimal("1.5")})
+    assert dump(notes, "Note", "o.parquet")["notes"] == []
+    assert str(pq.read_schema("o.parquet").field("price").type) == "decimal128(38, 18)"
+    notes.express_sync.create("Note", {"code": "b", "price": Decimal("0." + "1" * 50)})
+    assert "price is text" in dump(notes, "Note", "o.parquet")["notes"][0]
+    assert str(pq.read_schema("o.parquet").field("price").type) == "string"
