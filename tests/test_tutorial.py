@@ -1,7 +1,7 @@
 """The tutorial does what it says: its files are written, its commands run, and what it shows is what they print.
 
 A python block that begins with ``# name.py`` is a file. The text block after commands is what they print: its lines in
-this order, maybe with others between. Commands that install are left out; the packages are there.
+this order, maybe with others between. Commands that install, or go to a folder, are left out: the packages are there.
 """
 
 import os
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(python|sh|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-INSTALLING = re.compile(r"^(?:python3 -m venv|pip install) .*\n", re.MULTILINE)
+INSTALLING = re.compile(r"^(?:python3 -m venv|pip install|cd|mkdir) .*\n", re.MULTILINE)
 
 
 def blocks():
