@@ -279,10 +279,15 @@ def python_values(pa: Any, found: Any, name: str, table: Any = None) -> list[Any
 
 
 def _instants(pa: Any, found: Any, target: Any) -> list[Any]:
-    if target.tz is None:
-        return found.to_pylist()  # type: ignore[no-any-return]
-    naive = found.cast(pa.timestamp("us")).to_pylist()  # its UTC, ten times as fast as with the zone
-    return [None if value is None else value.replace(tzinfo=UTC) for value in naive]
+    found = found.cast(pa.timestamp("us"))  # its UTC, ten times as fast as with the zone
+    try:
+        naive: list[Any] = found.to_numpy().tolist()  # where numpy is installed, ten times as fast again
+    except ImportError:
+        naive = found.to_pylist()
+    if int in set(map(type, naive)):
+        msg = "an instant outside the years 1 to 9999"
+        raise ValueError(msg)
+    return naive if target.tz is None else [None if value is None else value.replace(tzinfo=UTC) for value in naive]
 
 
 def _documents(values: list[Any], name: str) -> list[Any]:

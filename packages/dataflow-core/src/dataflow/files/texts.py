@@ -180,18 +180,22 @@ _QUICK: dict[str, tuple[re.Pattern[str], Callable[[str], Any]]] = {
     "int": (_joined("-?[0-9]{1,18}"), int),
     "float": (_joined(r"-?[0-9]{1,300}(?:\.[0-9]{1,300})?"), float),
     "decimal": (_joined(r"-?[0-9]{1,300}(?:\.[0-9]{1,300})?"), Decimal),
+    "bool": (_joined("(?:true|false)"), "true".__eq__),
 }
 """What most numbers look like, so that a column of them is read in C."""
 
 
 def read_texts(kind: t.FieldType, texts: Sequence[str]) -> tuple[list[Any], dict[int, t.ValueRefused]]:
-    """Read a column of texts: (values, place -> why a text says none; its value is None)."""
+    """Read a column of texts: (values, place -> why a text says none; its value is None).
+
+    The values have yet to be accepted by the type.
+    """
     quick = _QUICK.get(kind.storage)
     try:
         if quick is not None and quick[0].fullmatch("\n".join(texts)):
-            return kind.accept_column([*map(quick[1], texts)], nullable=False), {}
+            return [*map(quick[1], texts)], {}
         if kind.storage == "str" and type(kind).from_text is t.FieldType.from_text:
-            return kind.accept_column(list(texts), nullable=False), {}
+            return list(texts), {}
         return [read_text(kind, text) for text in texts], {}
     except (t.ValueRefused, ValueError):
         return read_each(lambda text: read_text(kind, text), texts)
