@@ -48,6 +48,11 @@ class FieldType:
     numeric: ClassVar[bool] = False
     annotations: ClassVar[tuple[str, str]] = ("Any", "Any")
 
+    def __init_subclass__(cls) -> None:
+        """Let a type that accepts in a way of its own be asked about each value of a column, too."""
+        if "accept" in vars(cls) and not {"accept_column", "exact"} & vars(cls).keys():
+            cls.accept_column = FieldType.accept_column  # type: ignore[method-assign]
+
     @property
     def choices(self) -> tuple[str, ...]:
         """The only stored texts allowed, or an empty tuple."""
