@@ -15,7 +15,7 @@ from dataflow.plan.stages import Stage
 from dataflow.plugins import SettingSpec, hookimpl
 from dataflow.runtime import LocalRuntime
 from dataflow.testing.opening import opened
-from dataflow.types import IntType
+from dataflow.types import IntType, StrType, ValueRefused
 
 
 class Numbers:
@@ -259,3 +259,47 @@ def test_a_program_that_derives_what_does_not_fit_is_an_error(opening, values, k
             write()
     assert call.count("Invoice")["count"] == (values == [7])
     assert issubclass(kind, DataFlowError)
+
+
+class Even(IntType):
+    """Whole numbers that can be halved."""
+
+    name = "even"
+
+    def accept(self, value):
+        if super().accept(value) % 2:
+            message = "odd"
+            raise ValueRefused(message)
+        return value
+
+
+class Lower(StrType):
+    """Text without capitals."""
+
+    name = "lower"
+
+    def accept(self, value):
+        if super().accept(value) != value.lower():
+            message = "has capitals"
+            raise ValueRefused(message)
+        return value
+
+
+@pytest.mark.parametrize(("kind", "good", "bad"), [(Even(), 2, 3), (Lower(), "a", "A")])
+def test_a_type_of_a_plugins_own_is_asked_about_each_value_of_a_bulk(opening, kind, good, bad):
+    class Kinds:
+        dataflow_api = "1.0"
+
+        @hookimpl
+        def dataflow_resolve_annotation(self, annotation):
+            return kind if annotation is object else None
+
+    db = opening(plugins=[Kinds()])
+
+    @db.model
+    class Thing:
+        value: object
+
+    assert db.express_sync.bulk_create("Thing", [{"value": good}] * 3)["created"] == 3
+    with pytest.raises(InputError, match="row 1: value"):
+        db.express_sync.bulk_create("Thing", [{"value": good}, {"value": bad}])
