@@ -38,7 +38,7 @@ from dataflow.cli.values import plain, read_json
 from dataflow.instances import live_instances
 from dataflow.types import ValueRefused
 
-COMMANDS = ["demo", "plugins", "doctor", "models", "nodes", "graph", "er", "shell", "run"]
+COMMANDS = ["demo", "plugins", "doctor", "models", "nodes", "graph", "er", "shell", "run", "load", "dump", "stubs"]
 SOURCE = Path(dataflow.__file__).parents[1]
 
 SHOP = """

@@ -1,0 +1,88 @@
+"""Files in and out of models with features: rows go through the ordinary operations, so that features hold."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dataflow.cli.dump import dump as dump_command
+from dataflow.cli.load import load as load_command
+from dataflow.errors import InputError, TenancyError
+from dataflow.files import dump, load
+from dataflow.testing.opening import opened
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    yield from opened(request, tmp_path, "tenant_files")
+
+
+def model(db):
+    @db.model
+    class Doc:
+        __dataflow__ = {"multi_tenant": True, "audit_log": True, "versioned": True, "soft_delete": True}
+        __indexes__ = [{"name": "uq_doc_code", "fields": ["code"], "unique": True}]
+
+        code: str
+
+    return db
+
+
+@pytest.mark.parametrize("isolation", ["shared", "strict"])
+def test_a_load_belongs_to_the_tenant_and_the_actor_around_it(place, isolation):
+    db = model(place(tenant_isolation=isolation))
+    Path("d.csv").write_text("code\na\nb\na\n")
+    with pytest.raises(TenancyError):
+        load(db, "Doc", "d.csv")
+    for tenant in ("acme", "other"):  # the same file, once for each
+        with db.tenant(tenant), db.actor("alice"):
+            report = load(db, "Doc", "d.csv", reject_file=f"{tenant}.csv")
+            assert (report.created, report.rejected) == (2, 1)
+    with db.tenant("acme"):
+        entries = db.express_sync.call("audit", "Doc")["entries"]
+        assert {entry["actor"] for entry in entries} == {"alice"}
+        assert len(entries) == 2
+        db.express_sync.bulk_delete("Doc", filter={"code": "a"})
+        assert dump(db, "Doc", "o.jsonl")["rows"] == 1
+        (row,) = map(json.loads, Path("o.jsonl").read_text().splitlines())
+        assert (row["code"], row["tenant_id"], row["version"]) == ("b", "acme", 1)
+    with pytest.raises(TenancyError):
+        dump(db, "Doc", "p.jsonl")
+    assert not os.path.exists("p.jsonl")
+
+
+def test_what_a_feature_keeps_is_left_out_on_request(place):
+    db = model(place())
+    with db.tenant("acme"):
+        Path("d.csv").write_text("code,tenant_id,version\na,acme,3\nb,evil,1\n")
+        with pytest.raises(InputError, match="--skip version"):
+            load(db, "Doc", "d.csv")
+        report = load(db, "Doc", "d.csv", skip="version")
+        assert (report.created, [fault["line"] for fault in report.faults]) == (1, [3])
+
+
+def test_the_commands_take_a_tenant_and_an_actor(place, monkeypatch):
+    settings = {**place.settings}
+    Path("app.py").write_text(
+        f"""
+from dataflow import DataFlow
+db = DataFlow({place.url!r}, **{settings!r})
+@db.model
+class Doc:
+    code: str
+    __dataflow__ = {{"multi_tenant": True, "timestamps": False}}
+"""
+    )
+    Path("d.csv").write_text("code\na\n")
+    run = CliRunner().invoke
+    common = ["--model", "Doc", "--app", "app.py"]
+    assert isinstance(run(load_command, ["d.csv", *common]).exception, TenancyError)
+    done = run(load_command, ["d.csv", *common, "--tenant", "acme", "--actor", "alice"])
+    assert done.output == "d.csv: loaded: 1 row read, 1 created\n"
+    done = run(dump_command, [*common, "--all-tenants", "a look", "--fields", "code,tenant_id"])
+    assert done.output == "code,tenant_id\na,acme\n"
+    assert run(dump_command, [*common, "--tenant", "other", "--fields", "code"]).output == "code\n"
