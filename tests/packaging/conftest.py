@@ -18,8 +18,10 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = {
+    "dataflow.arrow": "arrow",
     "dataflow.cli": "cli",
     "dataflow.enterprise.cli": "cli",
+    "dataflow.files.parquet": "arrow",
     "dataflow.migrations.alembic": "alembic",
     "dataflow.migrations.cli": "cli",
     "dataflow.migrations.preview": "cli",
