@@ -373,7 +373,10 @@ class Dialect:
 
     # -- expressions ----------------------------------------------------------------------------------------------
     def comparable(self, column: "ColumnElement[Any]", field: t.FieldType) -> "ColumnElement[Any]":
-        """Return what to order and compare by: code points for text, numeric order for Decimal."""
+        """Return what to order and compare by: code points for text, numeric order for Decimal.
+
+        What it is compared with has its type, whose ``bind_expression`` may do to it what is done to the column here.
+        """
         del field
         return column
 

@@ -12,7 +12,7 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
-from dataflow.dialect import COUNT, Command, Dialect, Program
+from dataflow.dialect import COUNT, Command, Dialect, Program, refuse_unsupported
 from dataflow.errors import SchemaError
 from dataflow.fields import FieldSpec
 from dataflow.model import LONGEST_NAME, IndexSpec, ModelSpec, SchemaExtra
@@ -102,6 +102,7 @@ def _column_options(field: FieldSpec, model: ModelSpec, dialect: Dialect) -> dic
 def _alive(model: ModelSpec, dialect: Dialect) -> sa.Column[Any]:
     lives = "1"
     if model.ends:
+        refuse_unsupported(dialect, "partial_indexes")  # unique keys and references then count only what lives
         lives = f"CASE WHEN {dialect.quote(model.ends)} IS NULL THEN 1 END"
     return sa.Column(sa.quoted_name(ALIVE, quote=True), sa.Integer(), sa.Computed(lives, persisted=True))
 
@@ -124,6 +125,9 @@ def _foreign_keys(
     target, name = reference.target, f"fk_{model.table}_{reference.field}"
     columns, remotes = [*target.scope, reference.field], [*target.scope, reference.remote]
     action = reference.on_delete.upper()
+    refuse_unsupported(dialect, "foreign_keys")
+    if action in ("CASCADE", "SET NULL"):
+        refuse_unsupported(dialect, "foreign_key_actions")
     if target.scope and action == "SET NULL":
         action = dialect.set_null_of(reference.field) or "NO ACTION"
         if action == "NO ACTION":
@@ -157,6 +161,8 @@ def _build_index(index: IndexSpec, model: ModelSpec, table: sa.Table, dialect: D
     if index.unique and model.ends:
         lives = f"{dialect.quote(model.ends)} IS NULL"
         where = lives if where is None else f"({where}) AND {lives}"
+    if where is not None:
+        refuse_unsupported(dialect, "partial_indexes")
     options: dict[str, Any] = {} if where is None else {f"{dialect.sqlalchemy.name}_where": sa.text(where)}
     columns = [table.c[name] for name in names]
     sa.Index(sa.quoted_name(index.name, quote=True), *columns, unique=index.unique, **options)

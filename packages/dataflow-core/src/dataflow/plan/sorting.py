@@ -131,7 +131,7 @@ def after(builder: PlanBuilder, sort: Sort, values: Sequence[Any], first: int) -
             beyond = None if descending else column.is_not(None)
             same = column.is_(None)
         else:
-            parameter = builder.operand(index, field.filter_operand, name, like=column)
+            parameter = builder.operand(index, field.filter_operand, name, like=ordered)
             beyond = ordered < parameter if descending else ordered > parameter
             if descending and field.nullable:
                 beyond = sa.or_(beyond, column.is_(None))
@@ -152,5 +152,5 @@ def _bound(builder: PlanBuilder, sort: Sort, values: Sequence[Any], first: int) 
         return None
     column = builder.table.c[name]
     ordered = builder.model.core.dialect.comparable(column, field.type)
-    parameter = builder.operand(first, field.filter_operand, name, like=column)
+    parameter = builder.operand(first, field.filter_operand, name, like=ordered)
     return ordered <= parameter if descending else ordered >= parameter

@@ -102,7 +102,8 @@ class Upsert(ModelOperation):
             raise self.bound.refuse(problems, self.name)
         named = {name: create[name] for name in key}
         if self.bound.core.dialect.created(self.bound.table) is None:
-            return (yield from atomic(call, self._in_two(named, create, found, extra, call)))
+            two = counted(self, create, self._in_two(named, create, found, extra, call), call)
+            return (yield from atomic(call, two))
         body = self._in_one(named, create, found, extra, call)
         return (yield from counted(self, create, body, call))  # type: ignore[no-any-return]
 

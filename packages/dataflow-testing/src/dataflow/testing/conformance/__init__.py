@@ -33,7 +33,7 @@ from dataflow.testing.conformance.introspection import TestIntrospection
 from dataflow.testing.conformance.limits import TestLimits
 from dataflow.testing.conformance.operators import TestOperators
 from dataflow.testing.conformance.paging import TestPaging
-from dataflow.testing.conformance.relations import TestForeignKeys, TestInclude
+from dataflow.testing.conformance.relations import TestForeignKeyActions, TestForeignKeys, TestInclude
 from dataflow.testing.conformance.sql import TestSql
 from dataflow.testing.conformance.suite import Suite, deviates, requires
 from dataflow.testing.conformance.transactions import TestIsolation, TestTransactions
@@ -56,6 +56,7 @@ SUITES: Mapping[str, type[Suite]] = {
         TestPaging,
         TestInclude,
         TestForeignKeys,
+        TestForeignKeyActions,
         TestAggregates,
         TestBulkCreate,
         TestBulkChange,
@@ -82,6 +83,7 @@ __all__ = [
     "TestDefaults",
     "TestErrors",
     "TestFilters",
+    "TestForeignKeyActions",
     "TestForeignKeys",
     "TestIdentifiers",
     "TestInclude",

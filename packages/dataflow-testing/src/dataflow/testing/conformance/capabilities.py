@@ -31,7 +31,8 @@ CAPABILITIES: Mapping[str, str] = {
     "auto_ids": "Generated ids ascend and are never used twice; ids that are given advance them.",
     "bulk": "Many rows per statement; ids come back in the order of the rows.",
     "upsert": "Upserts are atomic, and tell created from updated.",
-    "foreign_keys": "Foreign keys are enforced, with cascade and set null.",
+    "foreign_keys": "Foreign keys are enforced.",
+    "foreign_key_actions": "Deleting a record deletes what refers to it, or sets it to NULL, where declared.",
     "partial_indexes": "A unique index with a predicate binds only the rows that match it.",
     # transactions
     "savepoints": "A node that fails inside a transaction takes back its own changes only.",
@@ -39,7 +40,8 @@ CAPABILITIES: Mapping[str, str] = {
     "isolation": "A transaction gets the isolation level that it asks for.",
     "interrupts": "A statement whose time is up, or whose caller is cancelled, is stopped and undone.",
     "schema_lock": "Several callers may use a new model at the same time; its table is created once.",
-    "shared_database": "Several DataFlow instances, in one process or many, open the same database.",
+    "shared_database": "Several DataFlow instances of one process open the same database.",
+    "many_processes": "Several processes open the same database.",
     "concurrent_readers": "Readers see what is committed while a transaction writes, without waiting for it.",
     "concurrent_writers": "Two transactions change different records at the same time.",
     # schema

@@ -1,6 +1,7 @@
 """Many callers at once: threads, tasks, instances and processes lose nothing, and none waits for ever."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -10,16 +11,18 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dataflow import DataFlow
-from dataflow.errors import DatabaseTimeout, UsageError
+from dataflow import DataFlow, errors
+from dataflow.errors import DatabaseTimeout, DatabaseUnavailable, UsageError
 from dataflow.runtime import AsyncLocalRuntime, LocalRuntime
 from dataflow.testing.conformance.bench import Bench, keys_of
 from dataflow.testing.conformance.suite import Suite, requires
 from dataflow.testing.conformance.transactions import ENDLESS, SCOPE, aside, node
 
 PROCESS = """
+import json
 import sys
 from dataflow import DataFlow
+from dataflow.errors import DataFlowError
 
 with DataFlow(sys.argv[1]) as db:
 
@@ -29,9 +32,12 @@ with DataFlow(sys.argv[1]) as db:
         __tablename__ = "process_visits"
         __indexes__ = [{"name": "idx_process_visits", "fields": ["who"]}]
 
-    for _ in range(20):
-        db.express_sync.create("Visit", {"who": sys.argv[2]})
-    db.express_sync.bulk_create("Visit", [{"who": sys.argv[2]}] * 30)
+    try:
+        for _ in range(20):
+            db.express_sync.create("Visit", {"who": sys.argv[2]})
+        db.express_sync.bulk_create("Visit", [{"who": sys.argv[2]}] * 30)
+    except DataFlowError as error:
+        print(json.dumps(error.to_dict()))
 """
 
 
@@ -157,12 +163,17 @@ class TestConcurrency(Suite):
         bench.register("Start", {"n": int}, __tablename__="concurrent_starts")
         assert sorted(keys_of(bench.list("Start"), "n")) == [0, 1, 2, 3, 4]
 
-    @requires("shared_database", "schema_lock")
+    @requires("many_processes", "schema_lock", refusal=(DatabaseUnavailable,))
     def test_processes_that_start_at_once_lose_nothing(self, bench: Bench, database_url: str) -> None:
         command = [sys.executable, "-c", PROCESS, database_url]
-        children = [subprocess.Popen([*command, name], stderr=subprocess.PIPE) for name in "ab"]  # noqa: S603
-        errors = [child.communicate(timeout=60)[1].decode() for child in children]
-        assert [child.returncode for child in children] == [0, 0], errors
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        children = [subprocess.Popen([*command, name], **pipes) for name in "ab"]  # type: ignore[call-overload]  # noqa: S603
+        told = [child.communicate(timeout=60) for child in children]
+        assert [child.returncode for child in children] == [0, 0], told
+        for refused, _ in told:
+            if refused:
+                found = json.loads(refused)
+                raise getattr(errors, found["error"])(found["message"], hint=found["hint"])
         bench.register("Visit", {"who": str}, __tablename__="process_visits")
         groups = bench.aggregate("Visit", group_by=["who"], aggregate={"n": {"$count": "*"}})["groups"]
         assert groups == [{"who": "a", "n": 50}, {"who": "b", "n": 50}]
