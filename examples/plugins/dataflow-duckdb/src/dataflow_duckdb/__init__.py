@@ -1,0 +1,1 @@
+"""A DuckDB dialect for DataFlow: ``DataFlow("duckdb:///shop.duckdb")``."""

@@ -1,0 +1,30 @@
+"""The entry point: what this package offers, without importing it."""
+
+from collections.abc import Iterable
+
+from dataflow.plugins import DialectSpec, hookimpl
+
+dataflow_api = "1.0"
+
+CAPABILITIES = {
+    "decimal": "emulated: canonical text, compared by a key that a function of ours computes",
+    "json": "emulated: JSON text; members are found and compared by functions of ours",
+    "regex": "emulated: Python's re",
+    "ilike": "emulated: Python's re",
+    "aggregates": "emulated: Decimals are added by a function of ours",
+    "exact_arithmetic": "emulated: Decimals, and fractions of integers, are computed by a function of ours",
+    "upsert": "emulated: existing keys are looked up in the same transaction",
+    "foreign_keys": "full: DuckDB checks each statement at once, and refuses more than it must",
+    "foreign_key_actions": "unsupported: DuckDB knows neither CASCADE nor SET NULL; delete what refers to it first",
+    "partial_indexes": "unsupported: DuckDB has no indexes with a predicate; make the key wider instead",
+    "savepoints": "emulated: DuckDB has none; the transaction is rolled back, and what came before is done again",
+    "isolation": "emulated: one transaction writes at a time, so each is serializable",
+    "many_processes": "unsupported: DuckDB lets one process have a file open",
+    "concurrent_writers": "unsupported: one transaction writes at a time; others wait for it",
+}
+
+
+@hookimpl
+def dataflow_dialects() -> Iterable[DialectSpec]:
+    """Offer the dialect."""
+    return [DialectSpec("duckdb", ("duckdb",), "dataflow_duckdb.dialect:DuckDB", CAPABILITIES)]
