@@ -9,7 +9,7 @@ import click
 
 from dataflow.cli.app import app_option, opened
 from dataflow.cli.lookup import pick_model
-from dataflow.cli.output import counted, json_option, print_json
+from dataflow.cli.output import json_option, print_json
 from dataflow.cli.program import PROBLEM
 from dataflow.cli.surroundings import Around, around_options
 
@@ -117,7 +117,7 @@ def _print(report: "Report") -> None:
     verb = {"loaded": "loaded", "checked": "checked, nothing written", "already-loaded": "loaded already"}[
         report.status
     ]
-    click.echo(f"{report.file}: {verb}: {counted(report.rows, 'row')} read, {', '.join(done)}")
+    click.echo(f"{report.file}: {verb}: {report.rows:,} row{'s' * (report.rows != 1)} read, {', '.join(done)}")
     if report.resumed_at and report.status == "loaded":
         click.echo(f"  went on after row {report.resumed_at:,}")
     for note in report.notes:
