@@ -20,8 +20,8 @@ from dataflow.plugins import specs
 from dataflow.plugins.manager import HOOKS, PluginSet
 
 HEAVY = (
-    "sqlalchemy", "aiosqlite", "asyncpg", "psycopg", "duckdb", "pymysql", "aiomysql", "click", "rich", "pandas", "numpy",
-    "polars", "pyarrow", "requests", "httpx",
+    "sqlalchemy", "aiosqlite", "asyncpg", "psycopg", "duckdb", "pymysql", "aiomysql", "click", "rich", "pandas",
+    "numpy", "polars", "pyarrow", "requests", "httpx",
 )  # fmt: skip
 """What takes long to import: drivers, SQLAlchemy, and what commands and readers of files are made of."""
 _REFERENCES = (
