@@ -114,8 +114,8 @@ class Link:
 class BlockingSession:
     """A leased connection (`dataflow.dialect.Session`).
 
-    A database without savepoints derives from it and overrides `send`: savepoints come as the commands ``SAVEPOINT
-    name``, ``ROLLBACK TO SAVEPOINT name`` and ``RELEASE SAVEPOINT name``.
+    A database without savepoints derives from it, and overrides `send` and `undo`: savepoints come as the commands
+    ``SAVEPOINT name``, ``ROLLBACK TO SAVEPOINT name`` and ``RELEASE SAVEPOINT name``.
 
     Attributes:
         depth: open transaction (1) plus savepoints.
@@ -145,6 +145,10 @@ class BlockingSession:
     def send(self, raw: Any, command: Command, arguments: Sequence[Any]) -> Any:
         """Send one command and return its reply."""
         return self.database.execute(raw, command, arguments)
+
+    def undo(self, raw: Any) -> None:
+        """Roll back what is open."""
+        self.database.rollback(raw)
 
     def run_blocking(self, program: Program[T]) -> T:
         """Run a program in the calling thread."""
@@ -236,7 +240,7 @@ class BlockingSession:
                     self.database.interrupt(link.raw)
             try:
                 if link.raw is not None:
-                    self.database.rollback(link.raw)
+                    self.undo(link.raw)
                     if self._own_sql:
                         link.raw = self.database.refresh(link.raw, self._own_sql)
             finally:

@@ -23,6 +23,7 @@ CORE_SETTINGS = (
     SettingSpec("auto_migrate", bool, True, "Create missing tables when a model is first used."),
     SettingSpec("existing_schema_mode", bool, False, "Use the schema as it is: never create or change anything."),
     SettingSpec("enable_model_persistence", bool, True, "Keep a registry of models (by the migrations package)."),
+    SettingSpec("tdd_mode", bool, False, "Leave nothing behind: for tests; what is written is gone on close."),
     SettingSpec("echo", bool, False, "Log every SQL text (never its values)."),
     SettingSpec("monitoring", bool, False, "Count and time operations; see db.stats()."),
     SettingSpec("slow_query_threshold", float, 1000.0, "Log statements slower than this, in ms.", minimum=0),
@@ -70,7 +71,7 @@ class DatabaseURL:
 
     Attributes:
         scheme: before ``://``.
-        path: database name, or file path; "" where there is none, ":memory:" for SQLite in memory.
+        path: database name, or file path; "" where there is none, ":memory:" for one in memory.
         host, port, user, password: as given, percent-decoded; None where absent.
         query: options after ``?``.
     """
@@ -98,7 +99,8 @@ def parse_url(text: str) -> DatabaseURL:
     """Parse a database URL, tolerating special characters in passwords.
 
     ``sqlite:///rel.db`` is relative to the current directory, ``sqlite:////abs.db`` absolute, ``:memory:`` alone works.
-    The last ``@`` ends the login, so ``@ # ? %`` may stand in a password as they are.
+    Three slashes mean a path, for any scheme. The last ``@`` ends the login, so ``@ # ? %`` may stand in a password as
+    they are.
 
     Raises:
         ConfigurationError: the text is no URL.
@@ -121,6 +123,9 @@ def parse_url(text: str) -> DatabaseURL:
             raise ConfigurationError(msg, hint=hint, code="bad-url")
         path = unquote(path[1:])
         return DatabaseURL(scheme, path or ":memory:", query=tuple(parse_qsl(options)))
+    if rest.startswith("/"):  # no host, so no login either: a file of an embedded database, or a local server
+        path, _, options = rest[1:].partition("?")
+        return DatabaseURL(scheme, unquote(path), query=tuple(parse_qsl(options)))
     login, at, place = rest.rpartition("@")
     place, _, options = place.partition("?")
     host_port, _, database = place.partition("/")

@@ -73,7 +73,8 @@ class Core(Watched):
         self.config = settings
         self.plugins = plugins
         self.dialect = dialect
-        self.database = dialect.connect(settings.url, settings)
+        connect = dialect.trial if settings["tdd_mode"] else dialect.connect
+        self.database = connect(settings.url, settings)
         self.models: dict[str, BoundModel] = {}
         self.classes: dict[str, type] = {}
         self.node_types: dict[str, tuple[BoundModel | None, specs.NodeSpec]] = {}
@@ -322,6 +323,14 @@ class Core(Watched):
         found = self.plugins.migration_engines.get("schema")
         return None if found is None else specs.load(found.engine)(self)
 
+    @property
+    def _column_hint(self) -> str:
+        """How a missing column can be added; "" where the package for that is not installed."""
+        spec = self.plugins.dialects.get(self.config.url.scheme)
+        if self.schema_engine is None and spec is not None and spec.schema_editor is None:
+            return f"the dialect {self.dialect.name} has no schema editor that would do it"
+        return str(getattr(self.schema_engine, "hint", ""))
+
     def _look(self, models: list[BoundModel], call: Call) -> Program[str]:
         """Check what is there: "" if nothing has to be done, "create" or "migrate"."""
         from dataflow.schema import create_missing, lacks
@@ -335,7 +344,7 @@ class Core(Watched):
         if todo:
             self.permit_schema_change(call)
             return todo
-        yield from create_missing(models, self.dialect, create=False, hint=getattr(engine, "hint", ""))
+        yield from create_missing(models, self.dialect, create=False, hint=self._column_hint)
         call.after_commit.append(partial(self._now_ready, models, call))
         return ""
 
@@ -377,7 +386,7 @@ class Core(Watched):
         if hasattr(self.schema_engine, "create"):
             yield from self.schema_engine.create(models)
         else:
-            yield from create_missing(models, self.dialect, create=True)
+            yield from create_missing(models, self.dialect, create=True, hint=self._column_hint)
 
     async def ensure(self, models: Iterable[BoundModel]) -> None:
         """Create what is missing for these models, once."""

@@ -5,6 +5,7 @@ Live means not closed and still referenced: instances are held weakly here.
 
 import gc
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataflow.errors import InputError, suggest
@@ -33,7 +34,8 @@ def live_instances() -> "list[DataFlow]":
 def labels(db: "DataFlow") -> set[str]:
     """Return the names by which ``database=`` may pick an instance: its name, database, file stem or host."""
     url = db.config.url
-    return {label for label in (db.config["name"], url.database, url.host) if label}
+    stem = Path(url.path).stem if url.host is None else ""
+    return {label for label in (db.config["name"], url.database, stem, url.host) if label}
 
 
 def find_instance(label: str) -> "DataFlow":

@@ -17,7 +17,8 @@ from dataflow.jsontext import dump_json
 from dataflow_duckdb.compiler import Named
 from dataflow_duckdb.functions import MARK
 
-TEXT, WHOLE, DOUBLE = sa.Text(), sa.BigInteger(), sa.Double()
+TEXT, WHOLE = sa.Text(), sa.BigInteger()
+DOUBLE: sa.Double[float] = sa.Double()
 _TEXT_OPERATORS = ("$like", "$ilike", "$regex", "$iregex", "$startswith", "$endswith")
 
 
@@ -135,7 +136,7 @@ class Expressions(Dialect):
     @staticmethod
     def _float(sign: str, column: ColumnElement[Any], bound: Callable[[], ColumnElement[Any]]) -> ColumnElement[Any]:
         """Compute; a result that is 0 only because floats end is an error, and so is an infinity (a check sees it)."""
-        zero = sa.literal_column("0.0::DOUBLE")
+        zero: ColumnElement[Any] = sa.literal_column("0.0::DOUBLE")
         found = column.op(sign)(bound()).op("+")(zero)  # which makes -0.0 positive
         if sign in "+-":
             return found

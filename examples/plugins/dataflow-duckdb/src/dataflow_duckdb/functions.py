@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 import duckdb
+from duckdb.func import FunctionNullHandling
 
 from dataflow import exact
 from dataflow.types import ValueRefused
@@ -76,5 +77,5 @@ def install(connection: duckdb.DuckDBPyConnection) -> None:
             _telling(function),
             [TEXT] * function.takes,
             function.returns,
-            null_handling="special",
+            null_handling=FunctionNullHandling.SPECIAL,
         )

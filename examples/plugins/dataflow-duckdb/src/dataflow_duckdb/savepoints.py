@@ -90,6 +90,12 @@ class DuckDBSession(BlockingSession):
         journal.note(command, arguments, reply)
         return reply
 
+    def undo(self, raw: Any) -> None:
+        """Roll back what is open."""
+        if self._journal is not None:
+            self.database.rollback(raw)
+            self._journal = None
+
     def _boundary(self, raw: Any, command: Command, verb: str, rest: str) -> Any:
         journal = self._journal
         if verb == "BEGIN":
@@ -146,5 +152,5 @@ class DuckDBSession(BlockingSession):
     def _differs(self, raw: Any, command: Command, arguments: Sequence[Any], reply: Any) -> bool:
         try:
             return bool(super().send(raw, command, arguments) != reply)
-        except (*self.database.faults, DataFlowError):
+        except (DataFlowError, *self.database.faults):  # type: ignore[misc]  # a tuple of classes
             return True

@@ -103,7 +103,7 @@ class Upsert(ModelOperation):
         named = {name: create[name] for name in key}
         if self.bound.core.dialect.created(self.bound.table) is None:
             two = counted(self, create, self._in_two(named, create, found, extra, call), call)
-            return (yield from atomic(call, two))
+            return (yield from atomic(call, two))  # type: ignore[no-any-return]
         body = self._in_one(named, create, found, extra, call)
         return (yield from counted(self, create, body, call))  # type: ignore[no-any-return]
 

@@ -32,11 +32,16 @@ class SchemaEngine:
         core: the inside of the DataFlow.
     """
 
-    hint = HINT
-
     def __init__(self, core: "Core") -> None:
         self.core = core
         self.journal = Journal(core.dialect)
+
+    @property
+    def hint(self) -> str:
+        """How a missing column can be added, where that is not allowed by itself."""
+        if can_migrate(self.core.dialect, self.core.plugins):
+            return HINT
+        return f"the dialect {self.core.dialect.name} has no schema editor that would do it"
 
     @cached_property
     def editor(self) -> SchemaEditor:
@@ -81,7 +86,7 @@ class SchemaEngine:
         if can_migrate(self.core.dialect, self.core.plugins):
             yield from self.first_use.create(models)
         else:
-            yield from create_missing(models, self.core.dialect, create=True)
+            yield from create_missing(models, self.core.dialect, create=True, hint=self.hint)
 
     def bring(self, models: Sequence["BoundModel"], call: Call) -> Program[None]:
         """Add what tables lack; outside a transaction, unless the call joined one.
