@@ -64,53 +64,39 @@ def _hooks(plugin: Any) -> Iterator[Row]:
         yield check, "problem", _OWN.sub("", error.message), _OFF.sub("", error.hint)
         return
     info = next(info for info in plugins.infos if info.state == "active" and info.name != "core")
-    yield (
-        "api",
-        "ok",
-        f"written for plugin API {plugin.dataflow_api}; this is {'.'.join(map(str, specs.API_VERSION))}",
-        "",
-    )
+    ours = ".".join(map(str, specs.API_VERSION))
+    yield "api", "ok", f"written for plugin API {plugin.dataflow_api}; this is {ours}", ""
     if not info.hooks:
         hint = f"write functions marked @hookimpl that are called like a hook: {', '.join(HOOKS[:6])} …"
         yield "hooks", "problem", "it implements no hook", hint
         return
     yield "hooks", "ok", ", ".join(info.hooks), ""
-    yield from _descriptors(plugins, info.name)
-    yield from _on_a_model(plugin, plugins, info.name)
+    described = list(_descriptors(plugins, info.name))
+    yield from described
+    if all(state == "ok" for _, state, _, _ in described):
+        yield from _on_a_model(plugin, plugins, info.name)
 
 
 def _descriptors(plugins: PluginSet, name: str) -> Iterator[Row]:
     """Check what it describes, and that each reference leads somewhere."""
     described = 0
-    faults: list[Row] = []
+    faults: list[tuple[str, str]] = []
     for kind in KINDS:
         answer = next((answer for answer in ask(plugins, kind) if answer.plugin == name), None)
         if answer is None:
             continue
         if answer.problem is not None:
-            faults.append(
-                (
-                    "descriptors",
-                    "problem",
-                    _OWN.sub("", answer.problem.message),
-                    "return what dataflow.plugins.hookspecs says",
-                )
-            )
+            faults.append((_OWN.sub("", answer.problem.message), "return what dataflow.plugins.hookspecs says"))
             continue
         try:
             getattr(plugins, kind)
         except Exception as error:  # noqa: BLE001  # a stranger's code
-            hint = getattr(error, "hint", "")
-            faults.append(
-                ("descriptors", "problem", getattr(error, "message", str(error)), _OFF.sub("", hint) or "rename it")
-            )
+            hint = _OFF.sub("", getattr(error, "hint", "")) or "rename it"
+            faults.append((getattr(error, "message", str(error)), hint))
         for key, spec in answer.found.items():
             described += 1
-            faults += [
-                ("descriptors", "problem", f"{type(spec).__name__} {key!r}: {fault}", hint)
-                for fault, hint in _faults(spec)
-            ]
-    yield from faults
+            faults += [(f"{type(spec).__name__} {key!r}: {fault}", hint) for fault, hint in _faults(spec)]
+    yield from (("descriptors", "problem", message, hint) for message, hint in faults)
     if described and not faults:
         yield "descriptors", "ok", f"{described} described, and every reference leads somewhere", ""
 
@@ -124,8 +110,8 @@ def _faults(spec: Any) -> Iterator[tuple[str, str]]:
         if text and not isinstance(spec, specs.SettingSpec):
             try:
                 specs.load(value)
-            except DataFlowError as error:
-                yield error.message, "correct the reference, or the module it names"
+            except Exception as error:  # noqa: BLE001  # a stranger's code
+                yield getattr(error, "message", str(error)), "correct the reference, or the module it names"
     if isinstance(spec, specs.DialectSpec):
         for capability, state in spec.capabilities.items():
             if not re.match(r"full\b|emulated\b|unsupported: .", state):
