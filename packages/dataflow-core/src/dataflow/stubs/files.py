@@ -127,7 +127,7 @@ def render(core: "Core") -> dict[str, str]:
     nodes |= {name: "Mapping[str, Any]" for name, (bound, _) in core.node_types.items() if bound is None}
     nodes = dict(sorted(nodes.items()))
     imports = "".join(f"import {module}\n" for module in sorted(values.modules))
-    names = f"ModelName: TypeAlias = {literal(core.models)}\nNodeType: TypeAlias = {literal(nodes)}\n"
+    names = f"ModelName: TypeAlias = {literal(sorted(core.models))}\nNodeType: TypeAlias = {literal(nodes)}\n"
     typed = [
         NOTE,
         imports,

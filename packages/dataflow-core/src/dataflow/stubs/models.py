@@ -93,6 +93,7 @@ class ModelTypes:
             typed_dict(f"{name}Create", self._create(), total=True),
             typed_dict(f"{name}Row", self._row()),
             typed_dict(f"{name}Update", self._update()),
+            typed_dict(f"_{name}Where", self._where()),
             typed_dict(f"{name}Filter", self._filter()),
             typed_dict(f"{name}Aggregate", self._aggregate()),
         ]
@@ -130,9 +131,10 @@ class ModelTypes:
         return {name: taken if required else f"NotRequired[{taken}]" for name, (taken, required) in named.items()}
 
     def _row(self) -> dict[str, str]:
-        """The fields of a row of a bulk, and an expected version where rows bring one."""
+        """The fields of a row of a bulk: the key, which tells what is changed, and an expected version among them."""
+        keys = {field.name: self._taken(field) for field in self.spec.key}
         found = {field.name: self._taken(field) for field in self._writable()}
-        return {**found, **self._options_in_values()}
+        return {**keys, **found, **self._options_in_values()}
 
     def _options_in_values(self) -> dict[str, str]:
         """Fields that a feature keeps, whose expected value may stand among the values."""
@@ -171,10 +173,18 @@ class ModelTypes:
             if relation.name in found:
                 continue
             target = self.bound.target(relation)
-            found[relation.name] = f"{target.name}Filter | None"
+            found[relation.name] = f"_{target.name}Where | None"
             found |= {f"{relation.name}.{f.name}": self.values.operand(f) for f in target.spec.fields.values()}
         joined = f"Sequence[{own}]"
-        return {**found, "$and": joined, "$or": joined, "$nor": joined, "$not": own, "$exists": "bool", "$null": "bool"}
+        return {**found, "$and": joined, "$or": joined, "$nor": joined, "$not": own}
+
+    def _where(self) -> dict[str, str]:
+        """What filters of related models take: fields. What lies deeper is left to `build()`: mypy unfolds it all."""
+        found = {field.name: self.values.operand(field) for field in self.fields.values()}
+        deeper = {name: "Mapping[str, Any] | None" for name in sorted(self.bound.relations) if name not in found}
+        inner = dict.fromkeys(("$and", "$or", "$nor"), "Sequence[Mapping[str, Any]]")
+        flags = {"$not": "Mapping[str, Any]", "$exists": "bool", "$null": "bool"}
+        return {**found, **deeper, **inner, **flags}
 
     def _aggregate(self) -> dict[str, str]:
         fields = self.fields.values()
