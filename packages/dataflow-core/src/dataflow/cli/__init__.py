@@ -4,6 +4,7 @@ Each command is in the module of its name (demo, doctor, er, graph, models, run,
 when it runs. `program` holds the group and what ends a run: errors and exit codes. `discovery` finds commands and
 plugins without stumbling over broken ones; `app` loads what ``--app`` names, and `lookup` finds things in it; `values`
 turns values into JSON and back; `output` prints; `installation`, `settings` and `database` are what doctor looks at.
+`scaffold` begins plugins from ``templates``; `checking` looks at one, with `inspecting` in a process of its own.
 
 Exit codes: 0 all is well; 1 a problem was found (a check failed, a plugin is broken, a workflow failed); 2 the command
 line is wrong; 130 interrupted.
