@@ -26,6 +26,7 @@ EXTRAS = {
     "dataflow.migrations.cli": "cli",
     "dataflow.migrations.preview": "cli",
     "dataflow.migrations.proof": "proof",
+    "dataflow.mypy": "typing",
     "dataflow.testing.dev_pg": "cli",
     "dataflow.testing.oracle.strategies": "hypothesis",
 }
