@@ -112,6 +112,15 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return cast(T, value)
 
 
+async def on_background(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine on the background loop, from any loop; cancelling this cancels it there."""
+    owner = _thread()
+    if threading.current_thread() is owner.thread:
+        return await coroutine
+    future = asyncio.run_coroutine_threadsafe(coroutine, owner.loop)
+    return await asyncio.wrap_future(future)
+
+
 def _in_child() -> None:
     global _current, _lock
     _current, _lock = None, threading.Lock()

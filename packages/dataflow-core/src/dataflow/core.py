@@ -4,7 +4,8 @@ Knows nothing of the facade that users hold, nor of workflows.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import cached_property, partial
 from itertools import count
@@ -94,7 +95,8 @@ class Core(Watched):
         self._metadata: sa.MetaData | None = None
         self.relations = Relations(self.models)
         self._monitored = bool(settings["monitoring"])
-        self._observed = bool(settings["echo"] or settings["monitoring"])
+        self._observed = self._told = bool(settings["echo"] or settings["monitoring"])
+        self._watchers: tuple[Callable[[Command], None], ...] = ()
         self._wake()
 
     # -- registration ---------------------------------------------------------------------------------------------
@@ -362,6 +364,12 @@ class Core(Watched):
         yield from self.schema_engine.bring(models, call)
         call.after_commit.append(partial(self._now_ready, models, call))
 
+    def forget_tables(self) -> None:
+        """Look again whether tables are there when models are next used: some may have been undone."""
+        self._ready.clear()
+        for model in self.models.values():
+            model.ready = False
+
     def _now_ready(self, models: list[BoundModel], call: Call) -> None:
         if self.placed is not None:
             place = self.placed.place(self, call.ambient)
@@ -408,12 +416,23 @@ class Core(Watched):
 
     def tell(self, event: str, **keys: Any) -> None:
         """Log an event named ``noun.verb`` where statements are logged or timed; never values of rows."""
-        if self._observed:
+        if self._told:
             from dataflow import _log
 
             _log.event(event, **keys)
 
     # -- execution ------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def observing(self, see: Callable[[Command], None]) -> Iterator[None]:
+        """Let a function see every command that is sent while the context is open, from whatever thread or task."""
+        self._watchers = (*self._watchers, see)
+        self._observed = True
+        try:
+            yield
+        finally:
+            self._watchers = tuple(watcher for watcher in self._watchers if watcher is not see)
+            self._observed = self._told or bool(self._watchers)
+
     def observe(self, program: Program[T]) -> Program[T]:
         """Wrap a program where SQL is logged or timed; every statement of the framework passes here."""
         return self._timed(program) if self._observed else program
@@ -427,6 +446,8 @@ class Core(Watched):
             while True:
                 if self.config["echo"]:
                     _log.event("statement.sent", sql=step[0].sql)
+                for see in self._watchers:
+                    see(step[0])
                 start = perf_counter()
                 try:
                     reply = yield step
@@ -436,8 +457,9 @@ class Core(Watched):
                     step = program.throw(error)
                     continue
                 taken = perf_counter() - start
-                self.stats.statements += 1
-                self.stats.seconds += taken
+                if self._told:
+                    self.stats.statements += 1
+                    self.stats.seconds += taken
                 if taken > limit and self.config["monitoring"]:
                     self.stats.slow_statements += 1
                     _log.event("statement.slow", sql=step[0].sql, milliseconds=round(taken * 1000, 1))

@@ -143,6 +143,18 @@ class Database(Protocol):
         ...
 
 
+class Trial(Database, Protocol):
+    """The connections of a DataFlow in tdd mode."""
+
+    def mark(self) -> Any:
+        """Remember how everything is now; return what `undo` takes. Marks are undone in the reverse order."""
+        ...
+
+    def undo(self, mark: Any) -> None:
+        """Undo everything since a mark."""
+        ...
+
+
 @attrs.frozen
 class ColumnInfo:
     """A column found in a database: name, SQL type, whether it takes NULL, whether it is in the primary key."""
@@ -187,6 +199,17 @@ class Dialect:
     def connect(self, url: "DatabaseURL", config: "Config") -> Database:
         """Return the connections for a URL; opens nothing yet. Raises ConfigurationError for a bad URL."""
         raise NotImplementedError
+
+    def trial(self, url: "DatabaseURL", config: "Config") -> "Trial":
+        """Return the connections of a DataFlow in tdd mode: as usual, but for what they leave behind, which is nothing.
+
+        By default one connection, whose transaction is rolled back in the end (savepoints are needed). A dialect that
+        can copy its database cheaply overrides it.
+        """
+        from dataflow.trial import TrialDatabase
+
+        inner = self.connect(url, config)
+        return TrialDatabase(inner, self.begin(None, write=True), config, aborts_on_error=self.aborts_on_error)
 
     def identity(self, url: "DatabaseURL") -> str:
         """Return a text that two URLs share exactly if they mean one database; "" if never shared."""

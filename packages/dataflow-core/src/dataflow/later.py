@@ -13,7 +13,6 @@ SETTINGS: Final[dict[str, Any]] = {
     "gdpr_compliance": False,
     "data_retention_days": None,
     "read_replica_enabled": False,
-    "tdd_mode": False,
 }
 """Setting -> its default, the one value (besides False and None) that is accepted today."""
 

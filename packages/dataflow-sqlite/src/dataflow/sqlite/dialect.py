@@ -33,6 +33,7 @@ from dataflow.dialect import (
     Rows,
     Session,
     Step,
+    Trial,
     interleaved,
 )
 from dataflow.fields import UNSET, FieldSpec
@@ -93,6 +94,13 @@ class SQLite(ChangeLog):
         from dataflow.sqlite.connection import SQLiteDatabase  # the driver loads on first use
 
         return SQLiteDatabase(url, config, confining=self._confining)
+
+    def trial(self, url: DatabaseURL, config: Config) -> Trial:
+        """Connect to a copy of the file, which goes when the DataFlow closes; memory goes by itself."""
+        from dataflow.sqlite.copy import CopiedDatabase, TrialDatabase
+
+        kind = TrialDatabase if url.path == ":memory:" else CopiedDatabase
+        return kind(url, config, confining=self._confining)
 
     def _confining(self) -> None:
         self.exact = True

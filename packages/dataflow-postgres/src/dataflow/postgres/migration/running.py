@@ -35,7 +35,9 @@ def locked(body: Program[T], *, timeout: float) -> Program[T]:
     try:
         if (yield STANDS, ()):
             msg = "a migration needs a connection of its own, and a transaction is open on this one"
-            raise UsageError(msg, hint="migrate outside transactions", code="in-transaction")
+            raise UsageError(
+                msg, hint="migrate outside transactions, and before tests in tdd mode", code="in-transaction"
+            )
         yield from _acquire(timeout)
     except BaseException:
         body.close()

@@ -1,0 +1,80 @@
+"""The connections of a DataFlow in tdd mode: to a copy of the file, which is removed in the end."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from dataflow.config import Config, DatabaseURL
+from dataflow.sqlite.connection import SQLiteDatabase
+
+
+def copied(path: str, folder: str) -> str:
+    """Copy a database with all that was committed, if it exists, into a folder; return the path of the copy."""
+    copy = os.path.join(folder, os.path.basename(path))
+    if os.path.exists(path):
+        source = f"{Path(path).absolute().as_uri()}?mode=ro"
+        with (
+            contextlib.closing(sqlite3.connect(source, uri=True)) as original,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            original.backup(target)
+    return copy
+
+
+class TrialDatabase(SQLiteDatabase):
+    """A database that can be put back to how it was."""
+
+    def mark(self) -> sqlite3.Connection:
+        """Copy what is there into memory."""
+        with self._alone() as raw:
+            copy = sqlite3.connect(":memory:", check_same_thread=False)
+            raw.backup(copy)
+            return copy
+
+    def undo(self, mark: sqlite3.Connection) -> None:
+        """Put back what was there."""
+        with self._alone() as raw:
+            mark.backup(raw)
+        mark.close()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[sqlite3.Connection]:
+        session = self.lease_blocking(write=True, holder="tdd mode")
+        try:
+            assert self.writer.raw is not None
+            yield self.writer.raw
+        finally:
+            session.release_blocking()
+
+
+class CopiedDatabase(TrialDatabase):
+    """A copy of a file: what the file has is there, and what is written stays in the copy."""
+
+    def __init__(self, url: DatabaseURL, config: Config, *, confining: Callable[[], None] = lambda: None) -> None:
+        folder = tempfile.mkdtemp(prefix="dataflow-tdd-")
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.original = os.path.abspath(url.path)
+        super().__init__(attrs.evolve(url, path=copied(self.original, folder)), config, confining=confining)
+
+    async def close(self) -> None:
+        await super().close()
+        self._remove()
+
+    def close_blocking(self) -> None:
+        super().close_blocking()
+        self._remove()
+
+    def discard(self) -> None:
+        super().discard()
+        self._remove()
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "tdd_mode": True, "copy_of": self.original}
