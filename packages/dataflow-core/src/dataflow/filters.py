@@ -321,7 +321,7 @@ class FilterCompiler:
         index, self.next = self.next, self.next + 1
 
         def bind(convert: Any) -> Any:
-            return self.builder.operand(index, None if convert is None else _pattern(convert), label, like=None)
+            return self.builder.operand(index, _pattern(op, convert), label, like=None)
 
         return dialect.text_match(op, column, bind)
 
@@ -391,7 +391,8 @@ class FilterCompiler:
                 def encode(operand: Any) -> Any:
                     picked = pick(operand)
                     value = picked if op in TEXT or op in FLAGS else _canonical(op, _plain(picked))
-                    return value if convert is None else _pattern(convert)(value)
+                    found = _pattern(op, convert)
+                    return value if found is None else found(value)
 
                 return self.builder.operand(index, encode, label)
 
@@ -465,13 +466,21 @@ def _json_kind(value: Any) -> str:
     return "str" if isinstance(value, str) else "json"
 
 
-def _pattern(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+_LIKE = ("$like", "$ilike")
+
+
+def _pattern(op: str, convert: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
     """Turn a refused pattern into a refused value."""
+    if convert is None and op not in _LIKE:
+        return None
     from dataflow import regex
 
     def encode(value: Any) -> Any:
+        if op in _LIKE and (len(value) - len(value.rstrip("\\"))) % 2:
+            msg = "the pattern ends in a backslash"
+            raise t.ValueRefused(msg, "double it, or put the character it escapes")
         try:
-            return convert(value)
+            return value if convert is None else convert(value)
         except regex.PatternError as error:
             raise t.ValueRefused(str(error)) from None
 

@@ -59,7 +59,7 @@ class Expressions(Dialect):
     # -- text and lists -------------------------------------------------------------------------------------------
     def text_match(self, op: str, column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
         if op == "$like":
-            return _true(sa.func.like_escape(column, bind(_like), sa.literal_column("'\\'")))
+            return _true(sa.func.like_escape(column, sa.cast(bind(None), TEXT), sa.literal_column("'\\'")))
         plain = {"$contains": sa.func.contains, "$startswith": sa.func.starts_with, "$endswith": sa.func.suffix}
         if op in plain:
             return _true(plain[op](column, sa.cast(bind(None), TEXT)))
@@ -207,14 +207,6 @@ def _compared(op: str, one: ColumnElement[Any], other: ColumnElement[Any]) -> Co
         other
     )
     return found
-
-
-def _like(pattern: str) -> str:
-    """Check a LIKE pattern (% _ and backslash); DuckDB reads it the same way."""
-    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
-        msg = "the pattern ends in a backslash"
-        raise t.ValueRefused(msg, "double it, or put the character it escapes")
-    return pattern
 
 
 def _number(value: Any) -> str:

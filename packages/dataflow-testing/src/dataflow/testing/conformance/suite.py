@@ -94,7 +94,7 @@ class Suite:
             bench = Bench(database_url, runner.run, cls.declare)
             try:
                 announce(request.node, declaration_of(bench.db))
-                cls.declare(bench.db)
+                bench.declare()
                 cls.fill(bench)
                 yield bench
             finally:
