@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("packages/*/README.md"))]
-FILES = {"tutorial.md"}
+FILES = {"testing.md", "tutorial.md"}
 """Pages whose blocks are files: tests of their own write and run them."""
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 URL = re.compile(r'"(?:sqlite:///[^"]*|:memory:|postgresql://[^"]*)"')
