@@ -1,8 +1,10 @@
 """The background event loop behind synchronous calls: one daemon thread per process, started on first use."""
 
 import asyncio
+import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from importlib import import_module
@@ -113,12 +115,69 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def on_background(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine on the background loop, from any loop; cancelling this cancels it there."""
+    """Await a coroutine on the background loop, from any loop.
+
+    Cancelling this cancels it there, and waits until it has ended: what it undoes is undone then.
+    """
     owner = _thread()
-    if threading.current_thread() is owner.thread:
+    here = asyncio.get_running_loop()
+    if here is owner.loop:
         return await coroutine
-    future = asyncio.run_coroutine_threadsafe(coroutine, owner.loop)
-    return await asyncio.wrap_future(future)
+    tasks: list[asyncio.Task[tuple[T | None, BaseException | None]]] = []
+    over: asyncio.Future[None] = here.create_future()
+    waiting = weakref.ref(over)  # what waits on a loop that was closed goes, and need not be kept until this ends
+
+    async def guarded() -> tuple[T | None, BaseException | None]:
+        try:
+            return await coroutine, None
+        except (SystemExit, KeyboardInterrupt) as stop:  # out of a task, these would end the loop itself
+            return None, stop
+
+    def tell() -> None:
+        future = waiting()
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def ended(_: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop that waited was closed meanwhile
+            here.call_soon_threadsafe(tell)
+
+    def start() -> None:
+        tasks.append(owner.loop.create_task(guarded()))
+        tasks[0].add_done_callback(ended)
+
+    def cancel() -> None:
+        tasks[0].cancel()
+
+    owner.loop.call_soon_threadsafe(start)
+    cancelled: asyncio.CancelledError | None = None
+    while not over.done():
+        try:
+            await asyncio.shield(over)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            owner.loop.call_soon_threadsafe(cancel)
+    if cancelled is not None:
+        if not tasks[0].cancelled():
+            tasks[0].exception()  # nobody else asks
+        raise cancelled
+    value, stop = tasks[0].result()
+    if stop is not None:
+        raise stop
+    return cast(T, value)
+
+
+def running() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def begin(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Let a coroutine run on the background loop, and do not wait for it."""
+    asyncio.run_coroutine_threadsafe(coroutine, _thread().loop)
 
 
 def _in_child() -> None:

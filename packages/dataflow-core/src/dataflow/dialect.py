@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dataflow.model import ModelSpec
 
 ROWS, COUNT, MANY, COPY = "rows", "count", "many", "copy"
+STANDING = "standing"
+"""Of a command that asks the session, not the server, whether a transaction is open; for dialects that send it."""
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -208,6 +210,7 @@ class Dialect:
         """
         from dataflow.trial import TrialDatabase
 
+        refuse_unsupported(self, "savepoints")
         inner = self.connect(url, config)
         return TrialDatabase(inner, self.begin(None, write=True), config, aborts_on_error=self.aborts_on_error)
 
@@ -555,6 +558,7 @@ __all__ = [
     "MANY",
     "ROWS",
     "ROWS_TABLE",
+    "STANDING",
     "Bind",
     "ColumnInfo",
     "Command",

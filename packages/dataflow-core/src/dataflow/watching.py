@@ -6,8 +6,9 @@ A part of `Core`. A DataFlow whose guards have nothing to watch over pays nothin
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from dataflow.config import Config
 from dataflow.dialect import COUNT, Command, Database, Dialect, Program, Session, Step
-from dataflow.errors import DatabaseError, UsageError
+from dataflow.errors import DatabaseError, NotYetAvailable, UsageError
 from dataflow.plan.bound import BoundModel
 from dataflow.plugins import specs
 from dataflow.session import ITSELF, Call, Run
@@ -25,6 +26,7 @@ class Watched:
         placed: the guard that gives each tenant a database or schema of its own, or None.
     """
 
+    config: Config
     dialect: Dialect
     database: Database
     models: dict[str, BoundModel]
@@ -43,6 +45,9 @@ class Watched:
         placers: list[Any] = [guard for guard in guards if hasattr(guard, "place")]
         self.placed = placers[0] if placers else None
         if self.placed is not None:
+            if self.config["tdd_mode"]:
+                msg = "tdd mode keeps one database, and here each tenant has a database or schema of its own"
+                raise NotYetAvailable(msg, hint="test with the default isolation of tenants", code="unsupported")
             self.database = self.placed.route(self)
 
     def _wake(self) -> None:

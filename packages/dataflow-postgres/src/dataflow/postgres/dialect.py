@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from dataflow import types as t
 from dataflow.config import Config, DatabaseURL
-from dataflow.dialect import COUNT, ColumnInfo, Command, Convert, Database, Program, Session, Step
+from dataflow.dialect import COUNT, ColumnInfo, Command, Convert, Database, Program, Session, Step, Trial
 from dataflow.errors import ConfigurationError, DatabaseTimeout, SchemaError
 from dataflow.fields import UNSET, FieldSpec
 from dataflow.jsontext import dump_json, dump_json_column, load_json
@@ -134,10 +134,14 @@ class PostgreSQL(Expressions, Bulk, Confining, ChangeLog):
         self.native_enums = config["postgres_native_enums"]
         self.lock_timeout = config["lock_timeout"]
         self.schema = config["postgres_schema"]
-        self.alone = bool(self.schema and config["tdd_mode"])  # its schema is the test's own, and others need not wait
         creates = config["auto_migrate"] and not config["existing_schema_mode"]
         self.confinement = Confinement(tenant_url(config["postgres_tenant_url"]), creates=creates)
         return PostgresDatabase(url, config, self.confinement, self.restricted)
+
+    def trial(self, url: DatabaseURL, config: Config) -> Trial:
+        from dataflow.postgres.trial import PostgresTrial
+
+        return PostgresTrial(self, self.connect(url, config), _BEGIN, config)
 
     def identity(self, url: DatabaseURL) -> str:
         options = dict(url.query)

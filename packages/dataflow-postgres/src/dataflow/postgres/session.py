@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from dataflow.dialect import COPY, COUNT, MANY, ROWS, Command, Program
+from dataflow.dialect import COPY, COUNT, MANY, ROWS, STANDING, Command, Program
 from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, QueryError, UsageError
 from dataflow.postgres.confinement import CONTEXT
 from dataflow.postgres.confinement_sql import BACKEND, ENTER
@@ -21,7 +21,7 @@ from dataflow.postgres.own_sql import refuse_beyond_tenant
 from dataflow.postgres.parameters import fitted, with_casts
 from dataflow.postgres.pool import reset
 from dataflow.postgres.proof import Key
-from dataflow.postgres.standing import KEPT, STANDING, WAITING
+from dataflow.postgres.standing import KEPT, WAITING
 from dataflow.session import standing_still
 
 if TYPE_CHECKING:
