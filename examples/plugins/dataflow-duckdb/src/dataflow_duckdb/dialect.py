@@ -157,7 +157,7 @@ class DuckDB(Expressions):
         for model in models:
             if model.counter:
                 name = self.quote(f"{model.table}_{model.counter}_seq")
-                yield Command(f"CREATE SEQUENCE IF NOT EXISTS {name}", COUNT, writes=True), ()
+                yield Command(f"CREATE SEQUENCE IF NOT EXISTS {name} MINVALUE 0 START 1", COUNT, writes=True), ()
 
     def list_tables(self) -> Program[list[str]]:
         rows = yield Command(_TABLES), ()

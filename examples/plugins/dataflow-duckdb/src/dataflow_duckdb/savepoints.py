@@ -19,7 +19,9 @@ MOST_VALUES = 10_000_000
 _SEQUENCES = (
     "SELECT sequence_name, coalesce(last_value, 0) FROM duckdb_sequences() WHERE schema_name = current_schema()"
 )
-_SET = "SELECT setval('\"' || replace($1, '\"', '\"\"') || '\"', $2::BIGINT)"
+_SET = """\
+SELECT setval('"' || replace($1, '"', '""') || '"', $2::BIGINT) FROM duckdb_sequences()
+WHERE sequence_name = $1 AND schema_name = current_schema() AND coalesce(last_value, 0) <> $2::BIGINT"""
 
 
 @attrs.define
@@ -141,9 +143,9 @@ class DuckDBSession(BlockingSession):
             msg = "the transaction is too large to take back only a part of it; all of it was rolled back"
             raise QueryError(msg, hint="write in smaller transactions (commit_every=…)", code="rolled-back")
         raw.execute(journal.begin.sql)
+        # what was never used is at 0, which the sequences of ours take
         for sequence, value in journal.counters.items():
-            if value:
-                raw.execute(_SET, (sequence, value))
+            raw.execute(_SET, (sequence, value))
         for command, arguments, reply in entries:
             if self._differs(raw, command, arguments, reply):
                 msg = "a part of the transaction could not be taken back: the rest did not come out the same"
