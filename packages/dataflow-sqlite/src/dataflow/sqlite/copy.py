@@ -14,19 +14,49 @@ import attrs
 
 from dataflow.config import Config, DatabaseURL
 from dataflow.sqlite.connection import SQLiteDatabase
+from dataflow.sqlite.errors import translate
 
 
 def copied(path: str, folder: str) -> str:
-    """Copy a database with all that was committed, if it exists, into a folder; return the path of the copy."""
+    """Copy a database with all that was committed, if it exists, into a folder; return the path of the copy.
+
+    Nothing is written beside the original: SQLite itself would make the files of a log there, and leave them.
+    """
     copy = os.path.join(folder, os.path.basename(path))
     if os.path.exists(path):
-        source = f"{Path(path).absolute().as_uri()}?mode=ro"
+        before = _state(path)
+        if before.alone:
+            _back_up(path, copy, "immutable=1")
+        if not before.alone or _state(path) != before:  # others use it, or have used it meanwhile
+            _back_up(path, copy, "mode=ro")
+    return copy
+
+
+@attrs.frozen
+class _State:
+    """How a file looks from outside; `alone` means that it is whole by itself."""
+
+    alone: bool
+    size: int
+    changed: int
+
+
+def _state(path: str) -> _State:
+    found = os.stat(path)
+    alone = not any(os.path.exists(path + beside) for beside in ("-wal", "-journal"))
+    return _State(alone, found.st_size, found.st_mtime_ns)
+
+
+def _back_up(path: str, copy: str, how: str) -> None:
+    try:
         with (
-            contextlib.closing(sqlite3.connect(source, uri=True)) as original,
+            contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?{how}", uri=True)) as original,
             contextlib.closing(sqlite3.connect(copy)) as target,
         ):
+            target.execute("PRAGMA synchronous = OFF")
             original.backup(target)
-    return copy
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
 
 
 class TrialDatabase(SQLiteDatabase):
