@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataflow.testing.conformance import *
+from dataflow.testing.conformance import *  # noqa: F403
 
 
 @pytest.fixture(scope="module")

@@ -250,10 +250,8 @@ def test_a_url_that_is_none_of_a_file_is_refused(tmp_path):
     for url in ("duckdb://shop.duckdb", "duckdb:///shop.duckdb?threads=2"):
         with pytest.raises(ConfigurationError, match="DuckDB URL"):
             DataFlow(url)
-    with DataFlow(f"duckdb:///{tmp_path}/none.duckdb", auto_migrate=False) as db:
-        with pytest.raises(DatabaseUnavailable, match="does not exist"):
-            db.show_tables()
     (tmp_path / "text.duckdb").write_text("no database" * 1000)
-    with DataFlow(f"duckdb:///{tmp_path}/text.duckdb") as db:
-        with pytest.raises(DatabaseUnavailable, match="not a DuckDB database"):
+    for name, says in (("none", "does not exist"), ("text", "not a DuckDB database")):
+        db = DataFlow(f"duckdb:///{tmp_path}/{name}.duckdb", auto_migrate=False)
+        with db, pytest.raises(DatabaseUnavailable, match=says):
             db.show_tables()
