@@ -1,8 +1,10 @@
 """What is DuckDB's own: savepoints that it does not have, one process, one writer, connections that keep settings."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -19,6 +21,7 @@ from dataflow.errors import (
     SchemaError,
     SerializationError,
     UniqueError,
+    UsageError,
     WorkflowExecutionError,
 )
 from dataflow.runtime import LocalRuntime
@@ -200,6 +203,37 @@ def test_a_script_that_closes_nothing_ends_and_keeps_its_data(url, tmp_path):
     subprocess.run([sys.executable, script, url], check=True, timeout=30)
     with duckdb.connect(os.fspath(tmp_path / "shop@home.duckdb")) as raw:
         assert raw.execute("SELECT text FROM notes ORDER BY id").fetchall() == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize("place", ["file", "memory"])
+def test_a_forked_child_is_refused_what_was_open(url, place):
+    with shop(url if place == "file" else "duckdb:///:memory:") as db:
+        db.express_sync.create("Customer", {"name": "Ada", "email": "a"})
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                db.express_sync.count("Customer")
+            except UsageError as error:
+                code = 0 if error.code == "forked-in-use" else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert names(db) == ["Ada"]
+
+
+def test_ctrl_c_stops_a_statement_and_leaves_the_connection_fit(db):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) AS total FROM n"
+    new = db.workflow().add_node("TransactionScopeNode", "scope")
+    new.add_node("CustomerCreateNode", "ada", {"name": "Ada", "email": "a"})
+    new.add_node("AsyncSQLDatabaseNode", "endless", {"query": endless})
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        LocalRuntime().execute(new.build())
+    timer.join()
+    assert names(db) == []
+    assert db.express_sync.create("Customer", {"name": "Bob", "email": "b"})["name"] == "Bob"
 
 
 def test_settings_of_own_sql_do_not_outlive_it(db):

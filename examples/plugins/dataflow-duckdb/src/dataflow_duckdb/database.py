@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -17,7 +17,7 @@ import duckdb
 from dataflow.blocking import BlockingDatabase, BlockingSession
 from dataflow.config import Config, DatabaseURL
 from dataflow.dialect import COUNT, MANY, Command
-from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError
+from dataflow.errors import ConfigurationError, DatabaseUnavailable, DataFlowError, UsageError
 from dataflow.session import FairLock
 from dataflow_duckdb.errors import Sent, columns_of, translate
 from dataflow_duckdb.functions import install
@@ -48,6 +48,9 @@ class _File:
 
 
 _FILES: dict[str, _File] = {}
+_ABANDONED: list[Any] = []
+_CROSSED: set[str] = set()
+"""Files that were open when this process was forked: DuckDB's threads did not come along."""
 _WRITERS: dict[str, FairLock] = {}
 _opening = threading.RLock()  # the garbage collector may close one while another is opened
 
@@ -58,12 +61,13 @@ class DuckDBDatabase(BlockingDatabase):
     Args:
         url: of the file, or of memory.
         config: settings of the DataFlow.
+        known: unique keys of tables, as far as they are known.
     """
 
-    faults: ClassVar[tuple[type[Exception], ...]] = (duckdb.Error, RuntimeError, UnicodeError, OverflowError)
+    faults: ClassVar[tuple[type[Exception], ...]] = (duckdb.Error, UnicodeError, OverflowError)
     sessions: ClassVar[type[BlockingSession]] = DuckDBSession
 
-    def __init__(self, url: DatabaseURL, config: Config) -> None:
+    def __init__(self, url: DatabaseURL, config: Config, known: Mapping[str, Sequence[Sequence[str]]]) -> None:
         if url.query:
             msg = f"DuckDB URLs take no options, got {', '.join(name for name, _ in url.query)}"
             raise ConfigurationError(msg, hint="write duckdb:///shop.duckdb", code="bad-url")
@@ -72,7 +76,9 @@ class DuckDBDatabase(BlockingDatabase):
             raise ConfigurationError(msg, hint="write duckdb:///shop.duckdb or duckdb:///:memory:", code="bad-url")
         self.path = url.path if url.path == ":memory:" else os.path.abspath(url.path)
         self.memory = self.path == ":memory:"
+        self._known = known
         self._file: _File | None = None
+        self._crossed = False
         name = os.path.basename(self.path)
         shared = FairLock(f"the writer of {name}")
         if not self.memory:
@@ -89,6 +95,10 @@ class DuckDBDatabase(BlockingDatabase):
 
     def _opened_file(self) -> _File:
         key = os.path.realpath(self.path)
+        if self._crossed or key in _CROSSED:
+            msg = f"this process was forked while {self.name} was open, so it cannot use it"
+            hint = "start processes with 'spawn', or fork before the database is used"
+            raise UsageError(msg, hint=hint, code="forked-in-use")
         with _opening:
             known = None if self.memory else _FILES.get(key)
             if known is None:
@@ -111,8 +121,13 @@ class DuckDBDatabase(BlockingDatabase):
         if command.returns is MANY:
             raw.executemany(command.sql, arguments)
             return len(arguments)
-        found = raw.execute(command.sql, arguments)
-        rows = found.fetchall()
+        try:
+            found = raw.execute(command.sql, arguments)
+            rows = found.fetchall()
+        except RuntimeError as error:
+            if type(error) is RuntimeError and "interrupted" in str(error):  # DuckDB's word for Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
         if command.named:
             if _changes(found.description, command):
                 return [], [], rows[0][0] if rows else 0
@@ -124,10 +139,10 @@ class DuckDBDatabase(BlockingDatabase):
     def explain(self, error: Exception, command: Command, arguments: Sequence[Any]) -> DataFlowError:
         return translate(error, Sent(command.sql, arguments), self.path, self._keys)
 
-    def _keys(self, table: str) -> list[list[str]]:
+    def _keys(self, table: str) -> list[Sequence[str]]:
         """Read the unique keys of a table on another connection: the transaction of this one is spoiled."""
-        if self._file is None:
-            return []
+        if self._file is None or table in self._known:
+            return list(self._known.get(table, ()))
         with self._file.root.cursor() as cursor:
             keys = [row[0] for row in cursor.execute(_CONSTRAINTS, [table]).fetchall()]
             indexes = [row[0] for row in cursor.execute(_INDEXES, [table]).fetchall()]
@@ -163,7 +178,8 @@ class DuckDBDatabase(BlockingDatabase):
 
     def in_child(self) -> None:
         super().in_child()
-        _FILES.clear()
+        self._crossed = self._crossed or self._file is not None
+        _ABANDONED.append(self._file)
         self._file = None
 
     def describe(self) -> dict[str, Any]:
@@ -174,3 +190,15 @@ def _changes(description: Any, command: Command) -> bool:
     """Tell whether a statement was no question: DuckDB then answers with one column Count, or Success."""
     names = [column[0] for column in description or ()]
     return not names or (command.writes and names in (["Count"], ["Success"]))
+
+
+def _in_child() -> None:
+    """Forget the files of the parent process, without closing them."""
+    global _opening  # noqa: PLW0603  # another thread may have held it
+    _opening = threading.RLock()
+    _ABANDONED.append(dict(_FILES))
+    _CROSSED.update(_FILES)
+    _FILES.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)

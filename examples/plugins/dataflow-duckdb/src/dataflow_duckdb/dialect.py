@@ -59,10 +59,15 @@ class DuckDB(Expressions):
     aborts_on_error: ClassVar[bool] = True
     numbers_apart: ClassVar[bool] = True
 
+    def __init__(self) -> None:
+        self.keys: dict[
+            str, list[tuple[str, ...]]
+        ] = {}  # of tables made here: what is not committed, others do not see
+
     def connect(self, url: DatabaseURL, config: Config) -> Database:
         from dataflow_duckdb.database import DuckDBDatabase  # the driver loads on first use
 
-        return DuckDBDatabase(url, config)
+        return DuckDBDatabase(url, config, self.keys)
 
     def identity(self, url: DatabaseURL) -> str:
         return "" if url.path == ":memory:" else f"duckdb:{os.path.realpath(url.path)}"
@@ -155,6 +160,7 @@ class DuckDB(Expressions):
     def before_tables(self, models: Sequence[ModelSpec]) -> Program[None]:
         """Create the sequences that number rows."""
         for model in models:
+            self.keys[model.table] = [*model.unique_keys]
             if model.counter:
                 name = self.quote(f"{model.table}_{model.counter}_seq")
                 yield Command(f"CREATE SEQUENCE IF NOT EXISTS {name} MINVALUE 0 START 1", COUNT, writes=True), ()
