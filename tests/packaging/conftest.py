@@ -28,6 +28,7 @@ EXTRAS = {
     "dataflow.migrations.proof": "proof",
     "dataflow.mypy": "typing",
     "dataflow.testing.dev_pg": "cli",
+    "dataflow.testing.factories": "factories",
     "dataflow.testing.oracle.strategies": "hypothesis",
 }
 """Modules that need an extra of their package."""
