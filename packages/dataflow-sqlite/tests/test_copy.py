@@ -12,7 +12,9 @@ import pytest
 
 from dataflow import DataFlow
 from dataflow.errors import DatabaseUnavailable, UsageError
+from dataflow.runtime import LocalRuntime
 from dataflow.sqlite import copy
+from dataflow.testing import savepoint
 from dataflow.testing.tdd import TestContext as Context
 
 WRITER = """
@@ -167,7 +169,13 @@ def test_strict_tenants_are_kept_apart_in_a_copy_as_well(url):
         class Note:
             text: str
 
-        for tenant in ("acme", "bolt"):
-            with db.tenant(tenant):
-                db.express_sync.create("Note", {"text": tenant})
-                assert [note["text"] for note in db.express_sync.list("Note")["records"]] == [tenant]
+        own = {"query": "SELECT text FROM notes", "fetch_mode": "all"}
+        flow = db.workflow().add_node("AsyncSQLDatabaseNode", "own", own).build()
+        for _ in range(2):
+            with savepoint(db):
+                for tenant in ("acme", "bolt"):
+                    with db.tenant(tenant):
+                        db.express_sync.create("Note", {"text": tenant})
+                        assert [note["text"] for note in db.express_sync.list("Note")["records"]] == [tenant]
+                        results, _ = LocalRuntime().execute(flow)
+                        assert results["own"]["result"]["data"] == [{"text": tenant}]

@@ -1,5 +1,6 @@
 """The tdd fixtures, as projects of others use them: pytest runs in a folder of its own, on both databases."""
 
+import asyncio
 import os
 import sqlite3
 import subprocess
@@ -10,8 +11,9 @@ import pytest
 from dataflow import DataFlow
 from dataflow.dialect import Command
 from dataflow.errors import DatabaseError, NotYetAvailable, UniqueError, UsageError
+from dataflow.runtime import LocalRuntime
 from dataflow.session import Call
-from dataflow.testing import count_queries, empty_dataflow, existing_dataflow
+from dataflow.testing import count_queries, empty_dataflow, existing_dataflow, savepoint
 from dataflow.testing.tdd import TestContext
 
 pytest_plugins = ["pytester"]
@@ -337,3 +339,136 @@ def test_counted_queries_leave_out_transactions_and_the_making_of_tables(url, ki
         with pytest.raises(AssertionError, match="statements, got"), count_queries(db, exactly=0):
             db.express_sync.count("User")
         assert db.stats()["statements"] == 0  # that is of monitoring
+
+
+# -- the program's own DataFlow ---------------------------------------------------------------------------------------
+APPLICATION = """
+from dataflow import DataFlow
+
+db = DataFlow()
+
+
+@db.model
+class User:
+    name: str
+    __indexes__ = [{"name": "uq_users_name", "fields": ["name"], "unique": True}]
+
+
+async def welcome(name):
+    return await db.express.create("User", {"name": name})
+"""
+EACH_UNDONE = """
+import asyncio
+import os
+import pytest
+
+os.environ["DATAFLOW_TDD_MODE"] = "true"
+
+from dataflow.testing import savepoint
+from application import db
+
+
+@pytest.fixture(autouse=True)
+def undone():
+    with savepoint(db):
+        yield
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
+USES = """
+import pytest
+from application import db, welcome
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("turn", range(3))
+async def test_welcome(turn):
+    await welcome("Ada")
+    assert (await db.express.count("User"))["count"] == 1
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_synchronous(turn):
+    db.express_sync.create("User", {"name": "Ada"})
+    assert db.express_sync.count("User")["count"] == 1
+"""
+
+
+def test_the_dataflow_of_a_program_is_put_back_after_each_test(project, monkeypatch):
+    url = os.environ["TEST_DATABASE_URL"]
+    monkeypatch.setenv("DATABASE_URL", url)
+    project.makepyfile(application=APPLICATION, test_uses=USES)
+    project.makeconftest(EACH_UNDONE)
+    project.makeini("[pytest]\nfilterwarnings = error\npythonpath = .\n")
+    run(project, "-p", "no:asyncio").assert_outcomes(passed=5)
+    with DataFlow(url) as db:
+        assert db.show_tables() == []
+
+
+def test_other_arguments_of_the_marker_are_settings(project):
+    project.makepyfile("""
+        import pytest
+        from dataflow.errors import ConfigurationError
+
+        pytestmark = pytest.mark.tdd(multi_tenant=True)
+
+
+        @pytest.mark.tdd(name="here")
+        def test_settings(tdd_dataflow, tdd_models):
+            assert tdd_dataflow.config["name"] == "here"
+            with tdd_dataflow.tenant("acme"):
+                tdd_dataflow.express_sync.create("User", {"name": "Ada", "email": "a@x"})
+                assert tdd_dataflow.express_sync.count("User")["count"] == 1
+            with tdd_dataflow.tenant("bolt"):
+                assert tdd_dataflow.express_sync.count("User")["count"] == 0
+
+
+        @pytest.mark.tdd(exsting=True)
+        def test_misspelt(tdd_dataflow):
+            pass
+    """)
+    result = run(project)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*there is no setting 'exsting'*"])
+
+
+def test_features_work_after_what_they_made_was_undone(url):
+    with empty_dataflow(url) as db:
+
+        @db.model
+        class Note:
+            text: str
+            __dataflow__ = {"audit_log": True, "soft_delete": True, "versioned": True, "multi_tenant": True}  # noqa: RUF012
+
+        for turn in range(3):
+            if turn == 2:  # the log is there at the savepoint, and not only made in it
+                with db.tenant("acme"):
+                    db.express_sync.create("Note", {"text": "before"})
+            with savepoint(db), db.tenant("acme"), db.actor("alice"):
+                note = db.express_sync.create("Note", {"text": "one"})
+                db.express_sync.update("Note", note["id"], {"text": "two"})
+                db.express_sync.delete("Note", note["id"])
+                flow = db.workflow().add_node("NoteAuditNode", "log", {"record_id": note["id"]})
+                results, _ = LocalRuntime().execute(flow.build())
+                assert [entry["actor"] for entry in results["log"]["entries"]] == ["alice"] * 3
+                assert db.express_sync.count("Note")["count"] == (turn == 2)
+
+
+async def test_an_awaited_savepoint_lets_calls_of_its_loop_end_first(url):
+    async with with_user(empty_dataflow(url)) as db:
+
+        async def rows():
+            for number in range(20):
+                yield {"name": f"n{number}"}
+                await asyncio.sleep(0.005)
+
+        task = asyncio.create_task(db.express.bulk_create("User", rows()))
+        await asyncio.sleep(0.02)
+        async with savepoint(db):
+            assert (await db.express.count("User"))["count"] == 20
+            await db.express.create("User", {"name": "Ada"})
+        await task
+        assert (await db.express.count("User"))["count"] == 20

@@ -359,6 +359,7 @@ class TrialDatabase:
         lease = self.lease_blocking(write=True, holder=_HOLDER)
         try:
             lease.inner.run_blocking(_all(commands))
+            lease.context = {}  # what was set since is undone
         finally:
             lease.release_blocking()
 
@@ -366,6 +367,7 @@ class TrialDatabase:
         lease = await self.lease(write=True, holder=_HOLDER)
         try:
             await lease.inner.run(_all(commands))
+            lease.context = {}  # what was set since is undone
         finally:
             await lease.release()
 

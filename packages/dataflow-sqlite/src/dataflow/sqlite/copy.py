@@ -14,6 +14,7 @@ import attrs
 
 from dataflow.config import Config, DatabaseURL
 from dataflow.sqlite.connection import SQLiteDatabase
+from dataflow.sqlite.enclosure import quoted
 from dataflow.sqlite.errors import translate
 
 
@@ -72,7 +73,11 @@ class TrialDatabase(SQLiteDatabase):
     def undo(self, mark: sqlite3.Connection) -> None:
         """Put back what was there."""
         with self._alone() as raw:
+            # a connection's own triggers would stay behind, without effect, on tables that are put back
+            for (name,) in raw.execute("SELECT name FROM sqlite_temp_master WHERE type = 'trigger'").fetchall():
+                raw.execute(f"DROP TRIGGER temp.{quoted(name)}")
             mark.backup(raw)
+            self.writer.prepare(raw)
         mark.close()
 
     @contextlib.contextmanager

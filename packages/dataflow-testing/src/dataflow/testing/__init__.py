@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataflow.testing.tdd import count_queries, empty_dataflow, existing_dataflow
+    from dataflow.testing.tdd import count_queries, empty_dataflow, existing_dataflow, savepoint
 
-__all__ = ["count_queries", "empty_dataflow", "existing_dataflow"]
+__all__ = ["count_queries", "empty_dataflow", "existing_dataflow", "savepoint"]
 __version__ = "0.1.0"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -54,7 +54,7 @@ def postgres_database(postgres_server: "Server") -> Iterator[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    text = "tdd(existing=False): tdd_dataflow starts empty, or with existing=True sees what the database has"
+    text = "tdd(existing=False, **settings): tdd_dataflow starts empty, or sees what the database has; its settings"
     config.addinivalue_line("markers", text)
 
 
@@ -63,13 +63,16 @@ def tdd_dataflow(request: pytest.FixtureRequest) -> "Iterator[DataFlow]":
     """A DataFlow in tdd mode: what the test writes, tables too, is gone when it ends.
 
     The database is that of ``TEST_DATABASE_URL``, else of ``DATABASE_URL``, else SQLite in memory. It starts empty: in
-    memory, or in a schema of the test's own. With ``@pytest.mark.tdd(existing=True)`` it sees what the database has.
+    memory, or in a schema of the test's own. With ``@pytest.mark.tdd(existing=True)`` it sees what the database has;
+    other arguments of the marker are settings of the DataFlow. Those of outer markers (class, module) hold as well.
     """
     from dataflow.testing import tdd
 
-    marker = request.node.get_closest_marker("tdd")
-    existing = bool(marker and marker.kwargs.get("existing"))
-    with tdd.existing_dataflow() if existing else tdd.empty_dataflow() as db:
+    given: dict[str, Any] = {}
+    for marker in reversed(list(request.node.iter_markers("tdd"))):
+        given |= marker.kwargs
+    opening = tdd.existing_dataflow if given.pop("existing", False) else tdd.empty_dataflow
+    with opening(**given) as db:
         yield db
 
 

@@ -4,6 +4,7 @@ The fixtures themselves are in `pytest_plugin`. All of it is synchronous, and wo
 alike, under whatever runs those.
 """
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -113,12 +114,25 @@ class Savepoint:
         self._db.core.forget_tables()
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        return await asyncio.to_thread(self.__enter__)  # it may have to wait for a call of this event loop
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.__exit__(kind, error, trace)
+        await asyncio.to_thread(self.__exit__, kind, error, trace)
+
+
+def savepoint(db: DataFlow) -> Savepoint:
+    """Return a block whose changes are undone when it ends, for ``with`` and ``async with``; blocks may be nested.
+
+    Args:
+        db: a DataFlow in tdd mode, maybe the one of a whole program.
+
+    Raises:
+        UsageError: it is not in tdd mode.
+    """
+    _trial(db)
+    return Savepoint(db)
 
 
 def _trial(db: DataFlow) -> Any:
@@ -144,7 +158,7 @@ class TestContext:
 
     def savepoint(self) -> Savepoint:
         """Return a block whose changes are undone when it ends; blocks may be nested."""
-        return Savepoint(self.db)
+        return savepoint(self.db)
 
     def count_queries(
         self, *, at_most: int | None = None, exactly: int | None = None
