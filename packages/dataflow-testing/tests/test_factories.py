@@ -244,6 +244,22 @@ def test_a_batch_shares_its_parent_and_is_one_bulk_operation(db: DataFlow) -> No
     assert len(sent) <= 4
 
 
+def test_a_large_batch_is_read_in_parts_and_comes_in_order(memory: DataFlow) -> None:
+    shop(memory)
+    made = factory_for(memory, "Customer").create_batch(10_001)
+    assert [record["id"] for record in made] == list(range(1, 10_002))
+
+
+def test_fields_may_have_the_names_that_the_methods_use(memory: DataFlow) -> None:
+    @memory.model
+    class Odd:
+        self: int
+        cls: str
+        n: int
+
+    assert factory_for(memory, "Odd").create_batch(2, self=1, cls="a", n=3)[1]["self"] == 1
+
+
 def test_parents_that_are_given_are_not_created(db: DataFlow) -> None:
     shop(db)
     customer = factory_for(db, "Customer").create()

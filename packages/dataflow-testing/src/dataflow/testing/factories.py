@@ -25,6 +25,9 @@ _DRAWS = 1000
 """Rows that are drawn at most until one differs from those before."""
 _ATTEMPTS = 20
 """Times that rows are drawn anew because the database holds their keys already."""
+_PAGE = 5000
+"""Records that are read at once."""
+
 Row = dict[str, Any]
 Calls = Generator[Callable[[Any], Any], Any, Any]
 """Yields functions that make a call of ``db.express`` or ``db.express_sync``; is sent its result or `UniqueError`."""
@@ -46,7 +49,7 @@ def factory_for(
         InputError: there is no such model.
         ConfigurationError: polyfactory is not installed.
     """
-    name = model if isinstance(model, str) else model.__name__
+    name = model.__name__ if isinstance(model, type) else model
     return Factory(db, name, seed=seed, nulls=nulls, defaults=defaults)
 
 
@@ -85,7 +88,7 @@ class Factory:
         return f"<factory of {self.spec.name}, seed {self._seed}>"
 
     # -- for users ----------------------------------------------------------------------------------------------------
-    def build(self, **fixed: Any) -> Row:
+    def build(self, /, **fixed: Any) -> Row:
         """Return values for a record, ready for a create node; nothing is written.
 
         Raises:
@@ -97,11 +100,11 @@ class Factory:
             raise self._error(msg, f"give {name}=…, or call create(), which creates it too", name)
         return self._row(fixed)
 
-    def batch(self, n: int, **fixed: Any) -> list[Row]:
+    def batch(self, n: int, /, **fixed: Any) -> list[Row]:
         """Return `n` times what `build` returns."""
         return [self.build(**fixed) for _ in range(self._number(n))]
 
-    def create(self, **fixed: Any) -> Row:
+    def create(self, /, **fixed: Any) -> Row:
         """Create a record, and the parents it needs; return it as stored.
 
         Raises:
@@ -109,15 +112,15 @@ class Factory:
         """
         return self._run(self._creating(1, fixed))[0]
 
-    def create_batch(self, n: int, **fixed: Any) -> list[Row]:
+    def create_batch(self, n: int, /, **fixed: Any) -> list[Row]:
         """Create `n` records with one bulk operation; they share the parents, unless those must differ."""
         return self._run(self._creating(n, fixed))
 
-    async def acreate(self, **fixed: Any) -> Row:
+    async def acreate(self, /, **fixed: Any) -> Row:
         """Do as `create`, awaited."""
         return (await self._arun(self._creating(1, fixed)))[0]
 
-    async def acreate_batch(self, n: int, **fixed: Any) -> list[Row]:
+    async def acreate_batch(self, n: int, /, **fixed: Any) -> list[Row]:
         """Do as `create_batch`, awaited."""
         return await self._arun(self._creating(n, fixed))
 
@@ -230,9 +233,12 @@ class Factory:
             return [(yield from _answer(lambda calls: calls.create(model, rows[0], **scope)))]
         done = yield from _answer(lambda calls: calls.bulk_create(model, rows, return_ids=True, **scope))
         ids = [one if isinstance(one, tuple) else (one,) for one in done["ids"]]
-        wanted = {name: {"$in": list({values[i]: None for values in ids})} for i, name in enumerate(key)}
-        found = yield from _answer(lambda calls: calls.list(model, wanted, **scope))
-        records = {tuple(record[name] for name in key): record for record in found["records"]}
+        records = {}
+        for start in range(0, len(ids), _PAGE):
+            part = ids[start : start + _PAGE]
+            wanted = {name: {"$in": list({values[i]: None for values in part})} for i, name in enumerate(key)}
+            found = yield from _answer(lambda calls, wanted=wanted: calls.list(model, wanted, **scope))  # type: ignore[misc]
+            records.update({tuple(record[name] for name in key): record for record in found["records"]})
         return [records[values] for values in ids]
 
     def _needed(self, fixed: Mapping[str, Any]) -> list[str]:
