@@ -16,9 +16,11 @@ import pytest
 from dataflow import DataFlow, Factory, ForeignKey
 from dataflow.errors import ConfigurationError, InputError, UniqueError
 from dataflow.fields import Relation
+from dataflow.plugins import hookimpl
 from dataflow.testing import count_queries
 from dataflow.testing.factories import factory_for
 from dataflow.testing.opening import Opening, opened
+from dataflow.types import StrType, ValueRefused
 
 pytest.importorskip("polyfactory")
 
@@ -158,6 +160,37 @@ print(factory_for(db, "User", seed=7).batch(3))
         for hashes in ("1", "2")
     }
     assert len(printed) == 1
+
+
+class CodeType(StrType):
+    """Texts of a kind that no factory knows."""
+
+    def accept(self, value: Any) -> str:
+        if value != "A-1":
+            raise ValueRefused("not a code")
+        return "A-1"
+
+
+class Codes:
+    dataflow_api = "1.0"
+
+    @hookimpl
+    def dataflow_resolve_annotation(self, annotation: Any) -> CodeType | None:
+        return CodeType() if annotation is Codes else None
+
+
+def test_values_of_types_that_no_factory_knows_must_be_given() -> None:
+    with DataFlow(":memory:", plugins=[Codes()]) as db:
+
+        @db.model
+        class Ticket:
+            code: Codes
+            spare: Codes | None
+
+        with pytest.raises(InputError, match="no values are known for Ticket"):
+            factory_for(db, "Ticket").create()
+        ticket = factory_for(db, "Ticket").create(code="A-1")
+        assert (ticket["code"], ticket["spare"]) == ("A-1", None)
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------
