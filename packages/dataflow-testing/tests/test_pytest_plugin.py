@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,11 +75,13 @@ def test_the_fixtures_work_on_a_server_that_is_named(project, monkeypatch, postg
     assert postgres_server.psql("SELECT datname FROM pg_database") == before
 
 
-def test_the_example_of_the_readme_passes(project, monkeypatch, postgres_server):
+def test_the_examples_of_the_readme_pass(project, monkeypatch, postgres_server):
     monkeypatch.setenv("DATAFLOW_TEST_POSTGRES", postgres_server.url())
+    monkeypatch.setenv("TEST_DATABASE_URL", ":memory:")
     readme = Path(__file__).parents[1].joinpath("README.md").read_text()
-    project.makepyfile(readme.partition("```python\n")[2].partition("```")[0])
-    project.runpytest_subprocess().assert_outcomes(passed=1)
+    leaving_nothing, databases = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)[:2]
+    project.makepyfile(test_nothing=leaving_nothing, test_databases=databases)
+    project.runpytest_subprocess().assert_outcomes(passed=3)
 
 
 def test_a_run_without_postgresql_starts_no_server(project):
