@@ -105,6 +105,8 @@ class DuckDBDatabase(BlockingDatabase):
                 self._may_create()
                 known = _File(duckdb.connect(self.path))
                 install(known.root)
+                if self.config["duckdb_threads"]:
+                    known.root.execute(f"SET threads = {self.config['duckdb_threads']}")
                 if not self.memory:
                     _FILES[key] = known
             known.users += 1

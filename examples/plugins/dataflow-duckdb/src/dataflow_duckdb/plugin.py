@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from dataflow.plugins import DialectSpec, hookimpl
+from dataflow.plugins import DialectSpec, SettingSpec, hookimpl
 
 dataflow_api = "1.0"
 
@@ -28,3 +28,10 @@ CAPABILITIES = {
 def dataflow_dialects() -> Iterable[DialectSpec]:
     """Offer the dialect."""
     return [DialectSpec("duckdb", ("duckdb",), "dataflow_duckdb.dialect:DuckDB", CAPABILITIES)]
+
+
+@hookimpl
+def dataflow_settings() -> Iterable[SettingSpec]:
+    """Declare the settings of the dialect."""
+    doc = "Threads that DuckDB uses for a file; as many as there are cores where nothing is said."
+    return [SettingSpec("duckdb_threads", int, None, doc, minimum=1)]
