@@ -26,7 +26,7 @@ TEMPLATES = ROOT / "packages/dataflow-core/src/dataflow/cli/templates"
 KINDS = sorted(path.name for path in TEMPLATES.iterdir() if path.is_dir())
 GUIDE = ROOT / "docs/plugins.md"
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
-SECONDS = 100
+SECONDS = 240
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 
 
