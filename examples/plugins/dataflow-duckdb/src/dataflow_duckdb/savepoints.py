@@ -5,6 +5,7 @@ meanwhile (`dataflow_duckdb.database` has one writer per file), and sequences ar
 have the same effects; every reply is compared with the one that was seen, to be sure.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from dataflow.errors import DataFlowError, QueryError, SerializationError
 
 MOST_VALUES = 10_000_000
 """Arguments that are kept to be sent again; a transaction with more cannot take back a part of itself."""
+_NUMBERING = re.compile(r"\b(insert|merge|nextval|setval)\b", re.IGNORECASE)
 _SEQUENCES = (
     "SELECT sequence_name, coalesce(last_value, 0) FROM duckdb_sequences() WHERE schema_name = current_schema()"
 )
@@ -30,7 +32,7 @@ class _Journal:
 
     Attributes:
         begin: the command that opened it.
-        counters: sequence -> its last value then.
+        counters: sequence -> its last value, before the first statement that may take one; None until then.
         entries: (command, arguments, reply), in order.
         marks: (name of a savepoint, entries before it).
         values: how many arguments the entries have.
@@ -40,7 +42,7 @@ class _Journal:
     """
 
     begin: Command
-    counters: dict[str, int]
+    counters: dict[str, int] | None = None
     entries: list[tuple[Command, Sequence[Any], Any]] = attrs.field(factory=list)
     marks: list[tuple[str, int]] = attrs.field(factory=list)
     values: int = 0
@@ -84,6 +86,8 @@ class DuckDBSession(BlockingSession):
             msg = "the database rolled the transaction back after an earlier error"
             raise QueryError(msg, hint="let that error end the transaction, then run it again", code="rolled-back")
         self._settle(raw, journal)
+        if journal.counters is None and command.writes and _NUMBERING.search(command.sql):
+            journal.counters = dict(raw.execute(_SEQUENCES).fetchall())
         try:
             reply = super().send(raw, command, arguments)
         except self.database.faults:
@@ -102,7 +106,7 @@ class DuckDBSession(BlockingSession):
         journal = self._journal
         if verb == "BEGIN":
             super().send(raw, command, ())
-            self._journal = _Journal(command, dict(raw.execute(_SEQUENCES).fetchall()))
+            self._journal = _Journal(command)
         elif journal is None:
             return super().send(raw, command, ())
         elif verb == "SAVEPOINT":
@@ -144,7 +148,7 @@ class DuckDBSession(BlockingSession):
             raise QueryError(msg, hint="write in smaller transactions (commit_every=…)", code="rolled-back")
         raw.execute(journal.begin.sql)
         # what was never used is at 0, which the sequences of ours take
-        for sequence, value in journal.counters.items():
+        for sequence, value in (journal.counters or {}).items():
             raw.execute(_SET, (sequence, value))
         for command, arguments, reply in entries:
             if self._differs(raw, command, arguments, reply):
