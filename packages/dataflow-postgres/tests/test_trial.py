@@ -230,11 +230,13 @@ def test_two_at_once_make_the_same_tables_without_waiting_for_each_other(postgre
         @db.model
         class Child:
             parent_id: Annotated[int, ForeignKey("Parent", on_delete="cascade")]
+            __dataflow__ = {"audit_log": True, "soft_delete": True}  # noqa: RUF012
 
     for db in opened:
         parent = db.express_sync.create("Parent", {"name": "Ada"})
         assert parent["id"] == 1
         db.express_sync.create("Child", {"parent_id": parent["id"]})
+        db.express_sync.bulk_create("Parent", [{"id": 100_000, "name": "Bob"}, {"id": 900_000, "name": "Cy"}])
     for db in opened:
         assert db.show_tables() == ["children", "parents"]
         db.close()

@@ -472,3 +472,14 @@ async def test_an_awaited_savepoint_lets_calls_of_its_loop_end_first(url):
             await db.express.create("User", {"name": "Ada"})
         await task
         assert (await db.express.count("User"))["count"] == 20
+
+
+def test_sql_of_a_workflow_on_another_database_leaves_nothing_there_either(filled):
+    with DataFlow(":memory:", tdd_mode=True) as db:
+        for kind, sql in (("write", "INSERT INTO users (name) VALUES ('new')"), ("read", "SELECT name FROM users")):
+            flow = db.workflow().add_node("AsyncSQLDatabaseNode", kind, {"query": sql, "connection_string": filled})
+            workflow = flow.build()
+            LocalRuntime().execute(workflow)
+            workflow.tasks[0].db.close()
+    with with_user(DataFlow(filled)) as db:
+        assert [user["name"] for user in db.express_sync.list("User")["records"]] == ["old"]

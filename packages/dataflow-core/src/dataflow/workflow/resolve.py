@@ -193,7 +193,8 @@ class Resolver:
         own = self._foreign.get(text)
         if own is not None:
             return own
-        other = DataFlow(text)
+        settings: dict[str, Any] = {"tdd_mode": True} if any(db.config["tdd_mode"] for db in self.live) else {}
+        other = DataFlow(text, **settings)
         identity = other.core.dialect.identity(other.config.url)
         for db in self.live:
             if identity and db.core.dialect.identity(db.config.url) == identity:

@@ -33,6 +33,7 @@ class Bulk(Dialect):
     """The bulk operations of the PostgreSQL dialect."""
 
     stages: bool | None = None
+    alone: bool
     confinement: Confinement
 
     def insert(self, table: sa.Table) -> Any:
@@ -60,7 +61,8 @@ class Bulk(Dialect):
         if self.confinement.models is not None:  # who may set a sequence may set it back
             yield Command(_ADVANCE, writes=True), (table, column, highest)
             return
-        yield Command("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"), (sequence,)
+        if not self.alone:
+            yield Command("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"), (sequence,)
         yield Command(_SET, writes=True), (sequence, highest)
 
     def insert_many(self, insert: Insert, rows: Rows, most_parameters: int) -> Program[tuple[int, list[Any]]]:

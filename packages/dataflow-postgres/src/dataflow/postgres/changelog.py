@@ -23,6 +23,7 @@ from dataflow.postgres.confinement import Confining
 class ChangeLog(Dialect):
     """The part of the dialect that watches over changes."""
 
+    alone: bool
     log_source: ClassVar[str] = "dataflow_audit"
     log_at: ClassVar[str] = texts.AT.format("at")
     log_single: ClassVar[bool] = False
@@ -147,8 +148,9 @@ WHERE df_old IS DISTINCT FROM df_new"""  # noqa: S608
         statements += texts.trigger("dataflow_audit_direct", log, f"BEFORE INSERT ON {log}", f"{log}_direct")
         noted = f"{schema}.dataflow_audit_noted"
         statements += texts.trigger("dataflow_audit_noted", note, f"BEFORE INSERT ON {note}", noted, each="ROW")
-        lock = "SELECT pg_advisory_xact_lock(7022315511034982)"
-        yield Command(";\n".join([lock, *statements]), COUNT, writes=True), ()
+        if not self.alone:
+            statements.insert(0, "SELECT pg_advisory_xact_lock(7022315511034982)")
+        yield Command(";\n".join(statements), COUNT, writes=True), ()
 
     def log_note(self, action: str, subject: str, new: str) -> Program[None]:
         """Append an entry about no record."""

@@ -125,7 +125,7 @@ class PostgreSQL(Expressions, Bulk, Confining, ChangeLog):
 
     def __init__(self) -> None:
         self.native_enums = False
-        self.alone = False
+        self.alone = False  # whether nobody else sees the schema: then there is nobody to be locked out
         self.confinement = Confinement(None, creates=False)
 
     def connect(self, url: DatabaseURL, config: Config) -> Database:
