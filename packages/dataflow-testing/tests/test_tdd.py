@@ -185,6 +185,12 @@ def test_async_tests_run_under_either_plugin(project, plugin):
     run(project, "-p", f"no:{other}").assert_outcomes(passed=3)
 
 
+@pytest.mark.parametrize("mode", ["auto", "strict"])
+def test_async_tests_run_in_either_mode_of_pytest_asyncio(project, mode):
+    project.makepyfile(ASYNC.replace("pytest.mark.MARK, ", "" if mode == "auto" else "pytest.mark.asyncio, "))
+    run(project, "-p", "no:anyio", "-o", f"asyncio_mode={mode}").assert_outcomes(passed=3)
+
+
 def test_workers_run_the_same_models_at_the_same_time(project):
     project.makepyfile(test_a=SYNC, test_b=SYNC.replace('raise RuntimeError("on purpose")', "pass"))
     run(project, "-n", "2").assert_outcomes(passed=11, failed=1)
