@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow import DataFlow, ForeignKey, Relation
+from dataflow import DataFlow, ForeignKey, Relation, notebook
 from dataflow.pictures import models
 from dataflow.pictures.workflows import PictureEdge, PictureNode, to_mermaid, to_svg
 
@@ -366,3 +366,15 @@ def test_no_name_can_break_out_of_a_picture_of_models(nasty):
     assert re.fullmatch(r'    "(?:[\w -]|#\d+;)*" \{', second)
     assert re.fullmatch(r"        [A-Za-z][\w\[\]()-]* [A-Za-z][\w\[\]()-]*", field, re.ASCII)
     assert re.fullmatch(r'    "(?:[\w -]|#\d+;)*" \|\|\.\.o\{ "(?:[\w -]|#\d+;)*" : "(?:[\w -]|#\d+;)*"', last)
+
+
+def test_the_table_of_a_result_escapes_shortens_and_names_what_is_left_out():
+    rows = [{"id": number, "about": {"name": "<b>"}, "photo": b"abc", "none": None} for number in range(22)]
+    shown = notebook.result_html({"records": rows, "count": 22, "total": None})
+    assert shown.count("<td style='text-align:left'>name: &lt;b&gt;</td>") == 20
+    assert "3 bytes" in shown
+    assert "<i>NULL</i>" in shown
+    assert "… 2 more" in shown
+    assert shown.endswith("<div>count: 22</div>")
+    assert notebook.result_html({"count": 22}) is None
+    assert notebook.model_html(int) is None

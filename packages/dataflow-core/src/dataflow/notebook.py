@@ -101,5 +101,5 @@ def _text(value: Any) -> str:
         return "<i>NULL</i>"
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
-    text = str(value)
+    text = " · ".join(f"{name}: {item}" for name, item in value.items()) if isinstance(value, Mapping) else str(value)
     return escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
