@@ -84,6 +84,10 @@ class Package:
     def modules_without_extras(self):
         return [module for module in self.modules if not self.extras_of(module)]
 
+    def modules_with(self, *extras):
+        """Return the modules that need no other extras than these."""
+        return [module for module in self.modules if set(self.extras_of(module)) <= set(extras)]
+
     def extras_of(self, module):
         """Return the extras that a module needs."""
         return [extra for name, extra in EXTRAS.items() if f"{module}.".startswith(f"{name}.")]

@@ -20,7 +20,7 @@ def test_core_works_alone_and_its_command_line_with_the_extra(environment, wheel
     environment.import_all(core.modules_without_extras)
 
     environment.install(requirement(core, wheels, "cli"), *pins)
-    environment.import_all(core.modules)
+    environment.import_all(core.modules_with("cli"))
 
 
 def test_a_part_works_with_core_and_nothing_else(environment, wheels, core, part, pins):
