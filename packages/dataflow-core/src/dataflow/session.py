@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from dataflow import _log, _loop
-from dataflow.dialect import COUNT, Command, Program, Session
+from dataflow.dialect import COUNT, Command, Program, Session, Step
 from dataflow.errors import DatabaseTimeout, UsageError
 
 if TYPE_CHECKING:
@@ -180,6 +180,25 @@ def atomic(call: Call, body: Program[T], *, isolation: str | None = None) -> Pro
         raise
     session.depth = depth
     return result
+
+
+def through(program: Program[T], send: Callable[[Step], Program[Any]]) -> Program[T]:
+    """Run a program each of whose steps is sent by another: `send` makes it, and its result or error is the reply."""
+    try:
+        step: Step = next(program)
+        while True:
+            try:
+                reply = yield from send(step)
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001  # hand it to the program, which decides
+                step = program.throw(error)
+            else:
+                step = program.send(reply)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        program.close()
 
 
 def framed(program: Program[T], *, end: Command, undo: Iterable[Command]) -> Program[T]:

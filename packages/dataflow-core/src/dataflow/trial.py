@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dataflow import _loop
 from dataflow.dialect import STANDING, Command, Database, Program, Session, Step
 from dataflow.errors import DatabaseTimeout, NotYetAvailable, UsageError
-from dataflow.session import FairLock, savepoint
+from dataflow.session import FairLock, framed, savepoint, through
 
 if TYPE_CHECKING:
     from dataflow.config import Config
@@ -37,21 +37,7 @@ class _Translated:
         self._database = database
 
     def __call__(self, program: Program[T]) -> Program[T]:
-        try:
-            step: Step = next(program)
-            while True:
-                try:
-                    reply = yield from self._sent(step)
-                except GeneratorExit:
-                    raise
-                except BaseException as error:  # noqa: BLE001  # hand it to the program, which decides
-                    step = program.throw(error)
-                else:
-                    step = program.send(reply)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        finally:
-            program.close()
+        return through(program, self._sent)
 
     def _sent(self, step: Step) -> Program[Any]:
         command, arguments = step
@@ -72,16 +58,9 @@ class _Translated:
 
     def _alone(self, step: Step) -> Program[Any]:
         """Send a statement that commits by itself, and keep its failure from spoiling the transaction."""
-        yield savepoint(_STATEMENT)[0], ()
-        try:
-            reply = yield step
-            yield self._database.kept(_STATEMENT), ()
-        except GeneratorExit:
-            raise
-        except BaseException:
-            yield from _undone(_STATEMENT)
-            raise
-        return reply
+        begin, *undo = savepoint(_STATEMENT)
+        yield begin, ()
+        return (yield from framed(_sent(step), end=self._database.kept(_STATEMENT), undo=undo))
 
     def _commit(self) -> Program[int]:
         if not self.open:
@@ -102,6 +81,10 @@ class _Translated:
             self.open = False
             yield from _undone(_TRANSACTION)
         return 0
+
+
+def _sent(step: Step) -> Program[Any]:
+    return (yield step)
 
 
 def _undone(name: str) -> Program[None]:

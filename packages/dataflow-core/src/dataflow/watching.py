@@ -3,7 +3,8 @@
 A part of `Core`. A DataFlow whose guards have nothing to watch over pays nothing for them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from dataflow.config import Config
@@ -11,7 +12,7 @@ from dataflow.dialect import COUNT, Command, Database, Dialect, Program, Session
 from dataflow.errors import DatabaseError, NotYetAvailable, UsageError
 from dataflow.plan.bound import BoundModel
 from dataflow.plugins import specs
-from dataflow.session import ITSELF, Call, Run
+from dataflow.session import ITSELF, Call, Run, through
 
 T = TypeVar("T")
 
@@ -73,28 +74,13 @@ class Watched:
 
     def supervise(self, program: Program[T], call: Call) -> Program[T]:
         """Wrap the program of one call where guards want its connection to know something of it."""
-        return self._supervised(program, call) if self.guards else program
+        return through(program, partial(self._guarded, call)) if self.guards else program
 
-    def _supervised(self, program: Program[T], call: Call) -> Program[T]:
-        try:
-            step: tuple[Command, Sequence[Any]] = next(program)
-            while True:
-                try:
-                    if step[0].returns != COUNT or step[0].writes:  # else BEGIN, COMMIT and the like
-                        yield from self._entered(step[0], call)
-                        reply = yield from self._sent(step, call)
-                    else:
-                        reply = yield step
-                except GeneratorExit:
-                    raise
-                except BaseException as error:  # noqa: BLE001  # hand it to the program, which decides
-                    step = program.throw(error)
-                else:
-                    step = program.send(reply)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        finally:
-            program.close()
+    def _guarded(self, call: Call, step: Step) -> Program[Any]:
+        if step[0].returns == COUNT and not step[0].writes:  # BEGIN, COMMIT and the like
+            return (yield step)
+        yield from self._entered(step[0], call)
+        return (yield from self._sent(step, call))
 
     def _sent(self, step: Step, call: Call) -> Program[Any]:
         """Send one statement; where a guard wants it, so that the database refuses it if it writes."""
