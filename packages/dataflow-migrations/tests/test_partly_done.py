@@ -6,6 +6,7 @@ import asyncio
 import pytest
 
 from dataflow import DataFlow
+from dataflow.errors import DatabaseUnavailable
 from dataflow.migrations.execution import MigrationError
 from dataflow.migrations.proof.releases import model
 
@@ -126,3 +127,83 @@ def test_a_table_that_was_renamed_before_it_failed_is_still_dataflow_s(opened):
     assert {*registered(db)} == {"papers"}
     db = opened({"kind": str}, (), name="Paper")
     assert "drop column papers.text" in [step.step.summary for step in engine(db).plan_sync().steps]
+
+
+def test_what_was_built_beside_others_is_undone_beside_others(opened):
+    before = inspected(opened({"kind": str, "text": str | None}, []))
+    db = opened({"kind": str, "text": str | None}, [{"name": "notes_text", "fields": ["text"]}])
+    assert migrate(db)[0]
+    entry, back = engine(db).undo_plan_sync()
+    (step,) = [planned.step for planned in back.steps]
+    assert step.mode == "outside"
+    assert step.sql == ('DROP INDEX CONCURRENTLY IF EXISTS "notes_text"',)
+    engine(db).undo_sync(entry.id)
+    assert inspected(db) == before
+    assert statuses(db) == ["undone", "done"]
+
+
+def test_an_index_that_was_dropped_beside_others_is_built_so_again(opened):
+    kept = opened({"kind": str, "text": str | None}, [{"name": "notes_text", "fields": ["text"]}])
+    assert migrate(kept)[0]
+    before = inspected(kept)
+    db = opened({"kind": str, "text": str | None}, [])
+    assert migrate(db)[0]
+    entry, back = engine(db).undo_plan_sync()
+    (step,) = [planned.step for planned in back.steps]
+    assert step.mode == "outside"
+    assert step.sql[0].startswith('CREATE INDEX CONCURRENTLY "notes_text"')
+    engine(db).undo_sync(entry.id)
+    assert inspected(db) == before
+
+
+def test_an_undoing_that_was_interrupted_goes_on_where_it_was(opened, monkeypatch):
+    before = inspected(opened({"kind": str, "text": str | None}, []))
+    indexes = [{"name": f"notes_{number}", "fields": ["text"], "where": f"text = '{number}'"} for number in range(3)]
+    db = opened({"kind": str, "text": str | None}, indexes)
+    assert migrate(db)[0]
+    entry, _ = engine(db).undo_plan_sync()
+    perform, calls = engine(db).editor.perform, []
+
+    def lost(step):
+        calls.append(step.sql)
+        if len(calls) == 2:
+            raise DatabaseUnavailable("gone", hint="")
+        return (yield from perform(step))
+
+    monkeypatch.setattr(engine(db).editor, "perform", lost)
+    with pytest.raises(MigrationError, match="gone"):
+        engine(db).undo_sync(entry.id)
+    assert len(inspected(db).tables["notes"].indexes) == 2
+    monkeypatch.undo()
+    assert engine(db).undo_sync().note == f"undoes {entry.id}"
+    assert inspected(db) == before
+    assert statuses(db) == ["undone", "done"]
+
+
+def test_a_rollback_that_is_interrupted_says_what_is_left_of_it(opened, monkeypatch):
+    db = opened(MORE, [{"name": "notes_a", "fields": ["text"]}, {"name": "notes_b", "fields": ["size"]}, *UNIQUE])
+    before = inspected(db)
+    perform, dropped = engine(db).editor.perform, []
+
+    def lost(step):
+        if step.operation.startswith("undo"):
+            dropped.append(step.sql)
+            if len(dropped) == 2:
+                raise DatabaseUnavailable("gone", hint="")
+        return (yield from perform(step))
+
+    monkeypatch.setattr(engine(db).editor, "perform", lost)
+    with pytest.raises(MigrationError) as caught:
+        migrate(db)
+    assert "partly done" in caught.value.hint
+    (entry,) = engine(db).history_sync()
+    assert entry.status == "running"
+    done = [entry.plan.steps[position].step.summary for position in sorted(entry.done)]
+    assert "notes_b" not in str(done)
+    assert "notes_a" in str(done)
+    assert set(inspected(db).tables["notes"].indexes) == {"notes_a"}
+    monkeypatch.undo()
+    with pytest.raises(MigrationError, match="a record with that kind exists already") as caught:
+        migrate(db)
+    assert caught.value.undone
+    assert inspected(db) == before

@@ -8,7 +8,7 @@ lock, and what it protects, cannot part company. Where a database makes a migrat
 import getpass
 import random
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from dataflow.changes import SchemaEditor, Step
 from dataflow.dialect import COUNT, Command, Program
 from dataflow.errors import DatabaseTimeout, DatabaseUnavailable, DataFlowError, SchemaError, SerializationError
 from dataflow.migrations.journal import DONE, FAILED, HISTORY, STEPS, UNDONE, Entry, Journal, Outcome
-from dataflow.migrations.plan import Plan
+from dataflow.migrations.plan import Plan, undoing
 
 T = TypeVar("T")
 _AGAIN = ("lock-timeout", SerializationError.code)
@@ -170,11 +170,14 @@ class Execution:
         if unit.mode == "batches":
             yield from self._batches(entry, unit.positions[0], step)
         elif unit.mode == "outside":
-            yield from self._attempt_again(lambda: self.editor.perform(step), step=step.summary, transaction=False)
+            yield from self._perform(step)
             yield from self._attempt(self.journal.mark(entry, unit.positions))
         else:
             together = self._statements(entry, unit, [steps[position] for position in unit.positions])
             yield from self._attempt_again(together, step=step.summary)
+
+    def _perform(self, step: Step) -> Program[None]:
+        yield from self._attempt_again(lambda: self.editor.perform(step), step=step.summary, transaction=False)
 
     def _statements(self, entry: Entry, unit: Unit, steps: Sequence[Step]) -> Callable[[], Program[None]]:
         def body() -> Program[None]:
@@ -251,25 +254,47 @@ class Execution:
         yield from self.journal.end(entry, FAILED, text)
 
     def _undo(self, entry: Entry, done: list[int], text: str) -> Program[bool]:
-        """Undo steps, and say so in the history, both or neither: nobody undoes them again after a crash."""
-        steps = [entry.plan.steps[position].step for position in done]
-        if any(step.inverse is None for step in steps):
+        """Undo steps, and say so in the history, both or neither: nobody undoes them again after a crash.
+
+        Where some cannot run in a transaction, a crash leaves a migration of which less is done: it goes on from there.
+        """
+        steps = {position: entry.plan.steps[position].step for position in reversed(done)}
+        if any(step.inverse is None for step in steps.values()):
             return False
-
-        def body() -> Program[None]:
-            for step in reversed(steps):
-                for sql in step.inverse or ():
-                    yield Command(sql, COUNT, writes=True), ()
-            yield from self.journal.end(entry, UNDONE, text)
-
+        back = {position: undoing(step) for position, step in steps.items()}
         try:
-            yield from self._attempt_again(body, step="undo")
+            together: list[int] = []
+            for position, step in back.items():
+                if step.mode != "outside":
+                    together.append(position)
+                    continue
+                yield from self._unmade(entry, together, back)
+                yield from self._perform(step)
+                together = [position]  # what is done is said before anything else is
+                back[position] = attrs.evolve(step, sql=())
+            yield from self._unmade(entry, together, back, text)
         except DatabaseUnavailable:
             raise
         except DataFlowError as error:
             self.log("migration.not_undone", migration=entry.id, error=str(error).split("\n")[0])
             return False
         return True
+
+    def _unmade(
+        self, entry: Entry, positions: Sequence[int], back: Mapping[int, Step], end: str | None = None
+    ) -> Program[None]:
+        """Undo steps in one transaction, and say so; with `end`, the reason, the migration is undone then."""
+
+        def body() -> Program[None]:
+            for position in positions:
+                yield from self.made(back[position])
+            if end is None:
+                yield from self.journal.unmark(entry, positions)
+            else:
+                yield from self.journal.end(entry, UNDONE, end)
+
+        if positions or end is not None:
+            yield from self._attempt_again(body, step="undo")
 
 
 def _pauses() -> Iterator[float]:

@@ -15,6 +15,7 @@ import attrs
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.migrations.plan import Plan
 from dataflow.migrations.target import Owned
+from dataflow.model import FEATURE_OPTIONS
 
 T = TypeVar("T")
 HISTORY, STEPS, MODELS = "dataflow_migrations", "dataflow_migration_steps", "dataflow_models"
@@ -49,6 +50,12 @@ class Registered:
     definition: Mapping[str, Any]
     ddl: str
     owned: Owned
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The options of `FEATURE_OPTIONS` that hold for the model."""
+        options = self.definition.get("options", {})
+        return tuple(name for name in FEATURE_OPTIONS if options.get(name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
@@ -204,12 +211,17 @@ class Journal:
     def mark(self, entry: Entry, positions: Iterable[int], cursor: Any = None, *, done: bool = True) -> Program[None]:
         """Write down that steps are done, or how far one has come."""
         for position in positions:
-            key = self.dialect.placeholder
-            where = f"{self._name('migration')} = {key(1)} AND {self._name('position')} = {key(2)}"
-            sql = f"DELETE FROM {self._table(STEPS)} WHERE {where}"  # noqa: S608
-            yield Command(sql, COUNT, writes=True), (entry.id, position)
+            yield from self.unmark(entry, [position])
             status = DONE if done else RUNNING
             yield from self._insert(STEPS, (entry.id, position, status, json.dumps(cursor)))
+
+    def unmark(self, entry: Entry, positions: Iterable[int]) -> Program[None]:
+        """Write down that steps are not done, as if they had not begun."""
+        key = self.dialect.placeholder
+        where = f"{self._name('migration')} = {key(1)} AND {self._name('position')} = {key(2)}"
+        for position in positions:
+            sql = f"DELETE FROM {self._table(STEPS)} WHERE {where}"  # noqa: S608
+            yield Command(sql, COUNT, writes=True), (entry.id, position)
 
     def end(self, entry: Entry, status: str, error: str = "") -> Program[None]:
         """Write down how a migration ended."""

@@ -42,6 +42,21 @@ class PlannedStep:
         return cls(Step(**fields), RiskLevel(data["risk"]))
 
 
+def undoing(step: Step) -> Step:
+    """Return the step that undoes one: outside a transaction where that one is, else in one."""
+    outside = step.mode == "outside"
+    return Step(
+        f"undo_{step.operation}",
+        f"undo: {step.summary}",
+        step.table,
+        step.inverse or (),
+        mode="outside" if outside else "together",
+        locks=step.locks,
+        data_loss="possible",
+        details={name: value for name, value in step.details.items() if outside or name == "clears"},
+    )
+
+
 @attrs.frozen
 class Question:
     """Something only the user knows: whether a column was renamed, or what existing rows get in a new one.
@@ -133,17 +148,5 @@ class Plan:
         made = [planned for position, planned in enumerate(self.steps) if position in done]
         if any(planned.step.inverse is None for planned in made):
             return None
-        back = [
-            Step(
-                f"undo_{planned.step.operation}",
-                f"undo: {planned.step.summary}",
-                planned.step.table,
-                planned.step.inverse or (),
-                locks=planned.step.locks,
-                data_loss="possible",
-                details={name: value for name, value in planned.step.details.items() if name == "clears"},
-            )
-            for planned in reversed(made)
-            if planned.step.inverse
-        ]
+        back = [undoing(planned.step) for planned in reversed(made) if planned.step.inverse]
         return attrs.evolve(self, steps=tuple(PlannedStep(step, level_of(step)) for step in back), questions=())

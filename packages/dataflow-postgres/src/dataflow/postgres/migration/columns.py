@@ -10,6 +10,7 @@ from dataflow.changes import Change
 from dataflow.postgres.migration import types
 from dataflow.postgres.migration.draft import Draft, commented, named
 from dataflow.postgres.migration.names import not_null_check
+from dataflow.postgres.migration.rights import column_grants
 from dataflow.postgres.migration.tables import column as written
 
 BATCH = 5_000
@@ -65,6 +66,20 @@ def add_column(draft: Draft, change: Change) -> None:
         _add(draft, change.table, after)
     if after.comment is not None:
         _comment(draft, change.table, attrs.evolve(after, comment=None), after)
+    if ("drop_column", change.table, after.name) in draft.changed:
+        _grant(draft, change.table, after)
+
+
+def _grant(draft: Draft, table: str, column: Column) -> None:
+    """Grant a column that is made anew what it was granted by itself."""
+    sql = _grants(draft, table, column)
+    if sql:
+        summary = f"grant on {table}.{column.name} what was granted before"
+        draft.add("comment", summary, table, sql, inverse=())
+
+
+def _grants(draft: Draft, table: str, column: Column) -> list[str]:
+    return column_grants(draft.server.rights, draft.place(table, column.name), draft.quote(table), column.name)
 
 
 def _add(draft: Draft, table: str, column: Column) -> None:
@@ -243,6 +258,7 @@ def _expression(draft: Draft, table: str, before: Column, after: Column) -> bool
     if after.generated is None:  # a virtual one, whose values are nowhere
         draft.steps[-1] = attrs.evolve(draft.steps[-1], data_loss="certain")
     add_column(draft, Change("add_column", table, after.name, None, after))
+    _grant(draft, table, after)
     return False
 
 
@@ -338,6 +354,7 @@ def drop_column(draft: Draft, change: Change) -> None:
     if before.comment is not None:
         what = f"{draft.quote(change.table)}.{draft.quote(before.name)}"
         back.append(commented("COLUMN", what, before.comment))
+    back += _grants(draft, change.table, before)
     sql = _removal(draft, change.table, change.name)
     far = sorted(draft.references(change.table, {change.name}))
     summary = f"drop column {change.table}.{change.name}"

@@ -10,6 +10,8 @@ from dataflow.catalog import Catalog, Column, Index, Table
 from dataflow.changes import Change, Mode, Step
 from dataflow.postgres.migration.facts import FACTS, stronger
 from dataflow.postgres.migration.names import Given, Place, following
+from dataflow.postgres.migration.rights import Rights
+from dataflow.postgres.migration.texts import literal
 
 LARGE = 1 << 20
 """Bytes of a table's rows from which on nobody shall wait until they are read."""
@@ -23,11 +25,13 @@ class Server:
         version: 160004, say.
         domains: types that may check what they hold; None: nobody asked.
         given: what belongs to columns and is named after them.
+        rights: what objects have that no catalog tells.
     """
 
     version: int = 150_000
     domains: frozenset[str] | None = None
     given: Mapping[Place, tuple[Given, ...]] = attrs.field(factory=dict)
+    rights: Rights = attrs.field(factory=Rights)
 
 
 class Draft:
@@ -87,7 +91,11 @@ class Draft:
 
     def clears(self, table: str, column: str) -> dict[str, Any]:
         """Return details of a step that what holds a column is in the way of; by the names before all renaming."""
-        return {"clears": [self.before(table), self._columns.get((table, column), column)]}
+        return {"clears": [*self.place(table, column)]}
+
+    def place(self, table: str, column: str) -> Place:
+        """Return the names that a table and a column of it have before all renaming."""
+        return self.before(table), self._columns.get((table, column), column)
 
     def follow(self, moves: Iterable[tuple[Place, Place]]) -> tuple[list[str], list[str]]:
         """Return statements that rename what PostgreSQL has named after columns that are renamed, and undo it."""
@@ -228,6 +236,14 @@ class Draft:
             other = {**other, "fails_on_data": "no"}
         self.steps.append(attrs.evolve(step, **other) if other else step)
 
+    def remark(self, kind: str, table: str, name: str) -> list[str]:
+        """Return the statement that comments again on an index, constraint, trigger or policy; none where it is new."""
+        if (f"drop_{kind}", table, name) not in self.changed:
+            return []
+        found = self.server.rights.of(kind, name, "" if kind == "index" else self.before(table)).remark
+        on = "" if kind == "index" else f" ON {self.quote(table)}"
+        return [] if found is None else [commented(kind.upper(), f"{self.quote(name)}{on}", found)]
+
     def alter(self, table: str, *actions: str) -> str:
         """Write an ALTER TABLE."""
         return f"ALTER TABLE {self.quote(table)} {', '.join(actions)}"
@@ -237,11 +253,6 @@ def named(what: Any) -> str:
     """Return the name of an object, or the name itself."""
     name: str = getattr(what, "name", what)
     return name
-
-
-def literal(text: str) -> str:
-    """Write a text."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def commented(kind: str, name: str, comment: str | None) -> str:

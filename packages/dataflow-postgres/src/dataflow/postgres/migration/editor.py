@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from dataflow.catalog import Catalog
 from dataflow.changes import Change, Step
 from dataflow.dialect import COUNT, Command, Dialect, Program
-from dataflow.postgres.migration import aside, catalog, queries, running
+from dataflow.postgres.migration import aside, catalog, queries, rights, running
 from dataflow.postgres.migration.draft import Server
 from dataflow.postgres.migration.names import Given, Place
 from dataflow.postgres.migration.scripts import script
@@ -50,7 +50,7 @@ class PostgresEditor:
         given: dict[Place, tuple[Given, ...]] = {}
         for table, column, label, name in (yield Command(queries.GIVEN), ()):
             given[table, column] = (*given.get((table, column), ()), Given(label, name))
-        self.server = Server(version, frozenset(domains), given)
+        self.server = Server(version, frozenset(domains), given, (yield from rights.read()))
         return (yield from catalog.inspect(self.quote))
 
     def desired(self, build: Program[None]) -> Program[Catalog]:

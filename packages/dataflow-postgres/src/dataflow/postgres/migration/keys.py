@@ -39,7 +39,7 @@ def add_constraint(draft: Draft, change: Change) -> None:
         _ADD[after.kind],
         _summary(change.table, after),
         change.table,
-        (sql,),
+        (sql, *draft.remark("constraint", change.table, after.name)),
         inverse=(inverse,),
         far=_far(draft, after),
     )
@@ -77,7 +77,7 @@ def _add_by_index(draft: Draft, table: str, key: Constraint, parts: re.Match[str
         f"build the index of {key.kind} {key.name} of {table}",
         table,
         (sql,),
-        inverse=(f"DROP INDEX IF EXISTS {name}",),
+        inverse=(f"DROP INDEX CONCURRENTLY IF EXISTS {name}",),
         mode="outside",
         details={"index": key.name, "key": {"columns": list(key.columns), "nulls_distinct": not parts["nulls"]}},
         fails_on_data="yes",
@@ -88,7 +88,7 @@ def _add_by_index(draft: Draft, table: str, key: Constraint, parts: re.Match[str
         f"{_ADD[key.kind]}_using_index",
         _summary(table, key),
         table,
-        (draft.alter(table, declare),),
+        (draft.alter(table, declare), *draft.remark("constraint", table, key.name)),
         inverse=(_removal(draft, table, key.name),),
     )
 
@@ -100,7 +100,7 @@ def _add_in_two(draft: Draft, table: str, constraint: Constraint) -> None:
         f"{operation}_not_valid",
         _summary(table, constraint),
         table,
-        (_addition(draft, table, constraint) + " NOT VALID",),
+        (_addition(draft, table, constraint) + " NOT VALID", *draft.remark("constraint", table, constraint.name)),
         inverse=(_removal(draft, table, constraint.name),),
         far=_far(draft, constraint),
     )
@@ -129,7 +129,10 @@ def drop_constraint(draft: Draft, change: Change) -> None:
         f"drop {before.kind} {before.name} of {change.table}",
         change.table,
         (sql,),
-        inverse=(back if before.valid else back + " NOT VALID",),
+        inverse=(
+            back if before.valid else back + " NOT VALID",
+            *draft.remark("constraint", change.table, before.name),
+        ),
         far=_far(draft, before),
     )
 
@@ -163,22 +166,28 @@ def create_index(draft: Draft, change: Change) -> None:
     summary = f"create {'unique ' if after.unique else ''}index {after.name} on {change.table}"
     drop = f"DROP INDEX {draft.quote(after.name)}"
     plain = after.where is None and {key.expression for key in after.keys} <= set(map(draft.quote, after.columns))
+    remark = draft.remark("index", change.table, after.name)
     fails = "yes" if after.unique else "no" if plain else "possible"  # to compute an expression may fail
     if not draft.is_large(change.table) or draft.is_partitioned(change.table):
         operation = "partition_index" if draft.is_partitioned(change.table) else "create_index"
-        draft.add(operation, summary, change.table, (after.definition,), inverse=(drop,), fails_on_data=fails)
+        draft.add(operation, summary, change.table, (after.definition, *remark), inverse=(drop,), fails_on_data=fails)
         return
-    sql = after.definition.replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
     draft.add(
         "create_index_concurrently",
         summary,
         change.table,
-        (sql,),
-        inverse=(f"DROP INDEX IF EXISTS {draft.quote(after.name)}",),
+        (_concurrently(after.definition),),
+        inverse=(f"DROP INDEX CONCURRENTLY IF EXISTS {draft.quote(after.name)}",),
         mode="outside",
         details={"index": after.name, "definition": after.definition},
         fails_on_data=fails,
     )
+    if remark:
+        draft.add("comment", f"comment on index {after.name} as before", change.table, remark, inverse=())
+
+
+def _concurrently(definition: str) -> str:
+    return definition.replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
 
 
 def drop_index(draft: Draft, change: Change) -> None:
@@ -187,17 +196,18 @@ def drop_index(draft: Draft, change: Change) -> None:
     summary = f"drop index {before.name} of {change.table}"
     name = draft.quote(before.name)
     again = defined(before, change.table, draft.quote).definition  # the table was renamed before
+    remark = draft.remark("index", change.table, before.name)
     if not draft.is_large(change.table) or draft.is_partitioned(change.table):
-        draft.add("drop_index", summary, change.table, (f"DROP INDEX {name}",), inverse=(again,))
+        draft.add("drop_index", summary, change.table, (f"DROP INDEX {name}",), inverse=(again, *remark))
         return
     draft.add(
         "drop_index_concurrently",
         summary,
         change.table,
         (f"DROP INDEX CONCURRENTLY {name}",),
-        inverse=(again,),
+        inverse=(_concurrently(again), *remark),
         mode="outside",
-        details={"index": before.name},
+        details={"index": before.name, "definition": again},
     )
 
 

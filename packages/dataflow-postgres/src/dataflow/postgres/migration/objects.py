@@ -7,7 +7,9 @@ import attrs
 from dataflow.catalog import Column, EnumType, Function, Sequence, View
 from dataflow.changes import Change
 from dataflow.postgres.migration.catalog import setting
-from dataflow.postgres.migration.draft import Draft, commented, literal, named
+from dataflow.postgres.migration.draft import Draft, commented, named
+from dataflow.postgres.migration.rights import firing
+from dataflow.postgres.migration.texts import literal
 
 _HEAD = re.compile(r"\A(.*?\n RETURNS [^\n]*|.*?\n)", re.DOTALL)
 
@@ -18,7 +20,8 @@ def create_view(draft: Draft, change: Change) -> None:
     view: View = change.after
     operation = "create_materialized_view" if view.materialized else "create_view"
     sql, inverse = _creation(draft, view), (_removal(draft, view),)
-    draft.add(operation, f"create view {view.name}", "", sql, inverse=inverse, far=_read(draft, view))
+    summary = f"create view {view.name}{draft.server.rights.loses('view', view.name)}"
+    draft.add(operation, summary, "", sql, inverse=inverse, far=_read(draft, view))
 
 
 def drop_view(draft: Draft, change: Change) -> None:
@@ -54,7 +57,9 @@ def _creation(draft: Draft, view: View) -> list[str]:
     sql = [f"CREATE {_word(view)} {draft.quote(view.name)}{options} AS {view.definition}"]
     sql += [index.definition for index in view.indexes.values()]
     sql += [trigger.definition for trigger in view.triggers.values()]
-    return sql + ([commented(_word(view), draft.quote(view.name), view.comment)] if view.comment is not None else [])
+    called = _word(view), draft.quote(view.name)
+    sql += [commented(*called, view.comment)] if view.comment is not None else []
+    return sql + draft.server.rights.again("view", view.name, called, columns=view.columns)
 
 
 def _read(draft: Draft, view: View) -> list[str]:
@@ -73,14 +78,24 @@ def _read(draft: Draft, view: View) -> list[str]:
 # -- triggers and policies --------------------------------------------------------------------------------------------
 def _attach(draft: Draft, change: Change, kind: str) -> None:
     summary = f"create {kind} {change.name} of {change.table}"
-    made = (change.after.definition,)
+    made = (change.after.definition, *_kept(draft, change, kind))
     draft.add(f"create_{kind}", summary, change.table, made, inverse=(_drop_of(draft, change, kind),))
 
 
 def _detach(draft: Draft, change: Change, kind: str) -> None:
     summary = f"drop {kind} {change.name} of {change.table}"
     drop = (_drop_of(draft, change, kind),)
-    draft.add(f"drop_{kind}", summary, change.table, drop, inverse=(change.before.definition,))
+    back = (change.before.definition, *_kept(draft, change, kind))
+    draft.add(f"drop_{kind}", summary, change.table, drop, inverse=back)
+
+
+def _kept(draft: Draft, change: Change, kind: str) -> list[str]:
+    """Return the statements that give a trigger or policy back what it had besides its definition."""
+    sql = draft.remark(kind, change.table, change.name)
+    before = draft.server.rights.of(kind, change.name, draft.before(change.table))
+    if before.state and (f"drop_{kind}", change.table, change.name) in draft.changed:
+        sql.append(draft.alter(change.table, f"{firing(before.state)} TRIGGER {draft.quote(change.name)}"))
+    return sql
 
 
 def _drop_of(draft: Draft, change: Change, kind: str) -> str:
@@ -123,15 +138,19 @@ def alter_policy(draft: Draft, change: Change) -> None:
 def create_function(draft: Draft, change: Change) -> None:
     """Create a function or procedure."""
     function: Function = change.after
-    summary = f"create {function.kind} {function.name}"
-    draft.add("create_function", summary, "", (function.definition,), inverse=(_function_removal(draft, function),))
+    rights = draft.server.rights
+    summary = f"create {function.kind} {function.name}{rights.loses('function', function.name)}"
+    sql = (function.definition, *rights.again("function", function.name, (_kind(function), function.name)))
+    draft.add("create_function", summary, "", sql, inverse=(f"DROP {_called(function)}",))
 
 
 def drop_function(draft: Draft, change: Change) -> None:
     """Drop a function or procedure."""
     function: Function = change.before
     summary = f"drop {function.kind} {function.name}"
-    draft.add("drop_function", summary, "", (_function_removal(draft, function),), inverse=(function.definition,))
+    called = _kind(function), function.name
+    back = (function.definition, *draft.server.rights.again("function", function.name, called))
+    draft.add("drop_function", summary, "", (f"DROP {_called(function)}",), inverse=back)
 
 
 def alter_function(draft: Draft, change: Change) -> None:
@@ -149,9 +168,12 @@ def alter_function(draft: Draft, change: Change) -> None:
     draft.add("create_function", summary, "", (after.definition,), inverse=(before.definition,))
 
 
-def _function_removal(draft: Draft, function: Function) -> str:
-    del draft
-    return f"DROP {'PROCEDURE' if function.kind == 'procedure' else 'FUNCTION'} {function.name}"
+def _called(function: Function) -> str:
+    return f"{_kind(function)} {function.name}"
+
+
+def _kind(function: Function) -> str:
+    return "PROCEDURE" if function.kind == "procedure" else "FUNCTION"
 
 
 # -- sequences --------------------------------------------------------------------------------------------------------
@@ -253,9 +275,10 @@ def _replace_enum(draft: Draft, before: EnumType, after: EnumType) -> None:
             tables[draft.renamed(table.name)] = own
     for table_name, columns in tables.items():
         sql += _moved(draft, table_name, columns)
-    sql.append(f"DROP TYPE {old}")
+    sql += [f"DROP TYPE {old}", *draft.server.rights.again("enum", after.name, ("TYPE", name))]
     lost = [label for label in before.labels if label not in after.labels]
     summary = f"make enum {after.name} anew" + (f", without {', '.join(lost)}" if lost else "")
+    summary += draft.server.rights.loses("enum", after.name)
     far = sorted(
         {*tables, *(far for table in tables for far in draft.references(table, {c.name for c in tables[table]}))}
     )

@@ -7,6 +7,18 @@ _HERE = "to_regnamespace(quote_ident(current_schema()))"
 _OWN = rf"""relnamespace = {_HERE} AND relname NOT LIKE 'dataflow\_%' AND NOT EXISTS (
     SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = its.oid AND deptype = 'e')"""
 """Relations of the schema that neither the framework nor an extension has made."""
+_OBJECTS = rf"""
+    SELECT 'view' AS kind, 'pg_class'::regclass AS place, oid AS id, relname::text AS name, relowner AS owner,
+           relacl AS acl, 'r'::"char" AS letter
+    FROM pg_class AS its WHERE {_OWN} AND relkind IN ('v', 'm')
+    UNION ALL
+    SELECT 'function', 'pg_proc'::regclass, oid, quote_ident(proname) || '(' || oidvectortypes(proargtypes) || ')',
+           proowner, proacl, 'f'
+    FROM pg_proc WHERE pronamespace = {_HERE} AND prokind IN ('f', 'p', 'w') AND proname NOT LIKE 'dataflow\_%'
+    UNION ALL
+    SELECT 'enum', 'pg_type'::regclass, oid, typname::text, typowner, typacl, 'T'
+    FROM pg_type WHERE typnamespace = {_HERE} AND typtype = 'e' AND typname NOT LIKE 'dataflow\_%'"""  # noqa: S608
+"""What may be made anew, and has an owner."""
 SERVER = """\
 SELECT current_setting('server_version_num')::int,
        ARRAY(SELECT format_type(oid, NULL) FROM pg_type
@@ -155,3 +167,91 @@ SELECT inhrelid::int8, inhparent::regclass::text
 FROM pg_class AS its JOIN pg_inherits ON inhrelid = its.oid
 WHERE {_OWN} AND relkind IN ('r', 'p')
 ORDER BY inhrelid, inhseqno"""  # noqa: S608
+OWNERS = f"""\
+SELECT kind, name, quote_ident(rolname), rolcreates AND pg_has_role(owner, 'USAGE')
+           AND CASE WHEN current_setting('server_version_num')::int >= 160000 THEN pg_has_role(owner, 'SET')
+               ELSE pg_has_role(owner, 'MEMBER') END
+FROM ({_OBJECTS}) AS its
+JOIN (SELECT oid, rolname, has_schema_privilege(oid, {_HERE}, 'CREATE')
+                            OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+      FROM pg_roles) AS role (role_id, rolname, rolcreates) ON role_id = owner
+WHERE rolname <> current_user
+ORDER BY 1, 2"""  # noqa: S608
+"""Objects of others, and whether a new object can be given to them."""
+USUAL = f"""\
+SELECT DISTINCT CASE defaclobjtype WHEN 'r' THEN 'view' WHEN 'f' THEN 'function' ELSE 'enum' END,
+       CASE grantee WHEN 0 THEN 'PUBLIC' ELSE (SELECT quote_ident(rolname) FROM pg_roles WHERE oid = grantee) END
+FROM pg_default_acl, aclexplode(defaclacl)
+WHERE defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND grantee <> defaclrole
+      AND defaclnamespace IN (0, {_HERE}) AND defaclobjtype IN ('r', 'f', 'T')
+ORDER BY 1, 2"""  # noqa: S608
+GRANTS = f"""\
+SELECT kind, owner_table, name, part,
+       CASE grantee WHEN 0 THEN 'PUBLIC' ELSE (SELECT quote_ident(rolname) FROM pg_roles WHERE oid = grantee) END,
+       privilege_type, is_grantable
+FROM (SELECT kind, '' AS owner_table, name, '' AS part,
+             coalesce(acl, CASE WHEN kind = ANY ($1::text[]) THEN acldefault(letter, owner) END) AS acl
+      FROM ({_OBJECTS}) AS objects
+      UNION ALL
+      SELECT CASE WHEN relkind IN ('v', 'm') THEN 'view' ELSE 'column' END,
+             CASE WHEN relkind IN ('v', 'm') THEN '' ELSE relname::text END,
+             CASE WHEN relkind IN ('v', 'm') THEN relname::text ELSE attname::text END, attname::text, attacl
+      FROM pg_class AS its JOIN pg_attribute ON attrelid = its.oid AND attnum > 0 AND attacl IS NOT NULL
+      WHERE {_OWN} AND relkind IN ('r', 'p', 'v', 'm')) AS its
+LEFT JOIN LATERAL aclexplode(acl) ON true
+WHERE acl IS NOT NULL
+ORDER BY kind, owner_table, name, part, 5, privilege_type"""  # noqa: S608
+"""Privileges of what may be made anew, where they are not those that any object has; of tables, those of columns."""
+REMARKS = f"""\
+SELECT 'index', '', relname::text, description, NULL
+FROM pg_class JOIN pg_description ON objoid = oid AND classoid = 'pg_class'::regclass
+WHERE relnamespace = {_HERE} AND relkind IN ('i', 'I')
+UNION ALL
+SELECT 'constraint', relname::text, conname::text, description, NULL
+FROM pg_class AS its JOIN pg_constraint ON conrelid = its.oid
+JOIN pg_description ON objoid = pg_constraint.oid AND classoid = 'pg_constraint'::regclass
+WHERE {_OWN}
+UNION ALL
+SELECT 'policy', relname::text, polname::text, description, NULL
+FROM pg_class AS its JOIN pg_policy ON polrelid = its.oid
+JOIN pg_description ON objoid = pg_policy.oid AND classoid = 'pg_policy'::regclass
+WHERE {_OWN}
+UNION ALL
+SELECT 'trigger', relname::text, tgname::text, description, NULL
+FROM pg_class AS its JOIN pg_trigger ON tgrelid = its.oid
+JOIN pg_description ON objoid = pg_trigger.oid AND classoid = 'pg_trigger'::regclass
+WHERE {_OWN}
+UNION ALL
+SELECT 'trigger', relname::text, tgname::text, NULL, tgenabled::text
+FROM pg_class AS its JOIN pg_trigger ON tgrelid = its.oid AND tgenabled <> 'O' AND NOT tgisinternal
+WHERE {_OWN}
+UNION ALL
+SELECT kind, '', name, description, NULL
+FROM ({_OBJECTS}) AS objects JOIN pg_description ON objoid = id AND classoid = place AND objsubid = 0
+WHERE kind IN ('function', 'enum')
+ORDER BY 1, 2, 3"""  # noqa: S608
+HANGING = f"""\
+SELECT relname::text, attname::text, format('COMMENT ON COLUMN %I.%I IS %L', relname, attname, description)
+FROM pg_class AS its JOIN pg_attribute ON attrelid = its.oid AND attnum > 0
+JOIN pg_description ON objoid = its.oid AND classoid = 'pg_class'::regclass AND objsubid = attnum
+WHERE {_OWN} AND relkind IN ('v', 'm')
+UNION ALL
+SELECT relname::text, attname::text,
+       format('ALTER VIEW %I ALTER COLUMN %I SET DEFAULT ', relname, attname) || pg_get_expr(adbin, adrelid)
+FROM pg_class AS its JOIN pg_attribute ON attrelid = its.oid JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+WHERE {_OWN} AND relkind = 'v'
+UNION ALL
+SELECT relname::text, '', rtrim(pg_get_ruledef(pg_rewrite.oid, true), ';')
+FROM pg_class AS its JOIN pg_rewrite ON ev_class = its.oid AND rulename <> '_RETURN'
+WHERE {_OWN} AND relkind IN ('v', 'm')
+UNION ALL
+SELECT its.relname::text, '', format('COMMENT ON INDEX %I IS %L', own.relname, description)
+FROM pg_class AS its JOIN pg_index ON indrelid = its.oid JOIN pg_class AS own ON own.oid = indexrelid
+JOIN pg_description ON objoid = indexrelid AND classoid = 'pg_class'::regclass
+WHERE its.{_OWN.replace("AND relname", "AND its.relname")} AND its.relkind = 'm'
+UNION ALL
+SELECT its.relname::text, '', format('ALTER MATERIALIZED VIEW %I CLUSTER ON %I', its.relname, own.relname)
+FROM pg_class AS its JOIN pg_index ON indrelid = its.oid AND indisclustered JOIN pg_class AS own ON own.oid = indexrelid
+WHERE its.{_OWN.replace("AND relname", "AND its.relname")} AND its.relkind = 'm'
+ORDER BY 1, 2, 3"""  # noqa: S608
+"""Statements that make what hangs on views, and goes with them."""

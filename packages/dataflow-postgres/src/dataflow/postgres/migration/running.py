@@ -126,12 +126,15 @@ def _milliseconds(seconds: float) -> str:
 
 
 # -- indexes, concurrently --------------------------------------------------------------------------------------------
+_DROPPING = ("drop_index_concurrently", "undo_create_index_concurrently")
+
+
 def perform(step: Step, quote: Callable[[str], str]) -> Program[None]:
     """Build or drop an index concurrently; what an interrupted attempt has left is dropped first."""
     name = step.details["index"]
     found = yield from index_named(quote, name)
     drop = Command(f"DROP INDEX CONCURRENTLY {quote(name)}", COUNT, writes=True)
-    if step.operation == "drop_index_concurrently":
+    if step.operation in _DROPPING:
         if found is not None:
             yield drop, ()
         return
@@ -161,7 +164,7 @@ def _fits(found: Index, step: Step) -> bool:
     """Tell whether an index is what a step builds."""
     key = step.details.get("key")
     if key is None:
-        return bool(found.definition == step.details["definition"])
+        return bool(found.definition == step.details.get("definition"))
     plain = tuple(map(str, key["columns"])) == found.columns[: len(found.keys)] and found.where is None
     return plain and found.unique and found.nulls_distinct == key["nulls_distinct"]
 

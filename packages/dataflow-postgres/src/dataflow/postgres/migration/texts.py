@@ -11,6 +11,11 @@ _ELEMENTS = re.compile(_ELEMENT)
 _ARRAY = re.compile(rf"\((?P<inner>\()?ARRAY\[(?P<items>{_ELEMENT}(?:, {_ELEMENT})*)\](?(inner)\))::text\[\]\)")
 
 
+def literal(text: str) -> str:
+    """Write a text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def settled(text: str) -> str:
     """Return an expression, or a statement with expressions, with casts of arrays as casts of their elements."""
     return _ARRAY.sub(_spread, text) if "]" in text else text
