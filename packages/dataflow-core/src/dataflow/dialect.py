@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import attrs
 
 from dataflow import types as t
-from dataflow.errors import DataFlowError, NotYetAvailable
+from dataflow.errors import ConfigurationError, DataFlowError, NotYetAvailable
 from dataflow.loading import ROWS_TABLE, Insert, Joined, Rows, interleaved
+from dataflow.privileges import RolePrivileges, TablePrivileges
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -336,6 +337,9 @@ class Dialect:
         Args:
             session: the leased connection.
             context: tenant, actor, run, node; what is not named stays as it was.
+
+        Raises:
+            ConfigurationError: something else is named (`refuse_unknown_context`).
         """
         del session, context
         raise self._cannot("context")
@@ -391,6 +395,30 @@ class Dialect:
         """
         del model, masked
         raise self._cannot("change_log")
+        yield
+
+    def grants(self, wanted: RolePrivileges) -> Program[list[str]]:
+        """Return the statements that give a role exactly these privileges, whatever it had, and reading.
+
+        With them comes what the framework itself needs under such a role: its own tables, counters of ids.
+
+        Raises:
+            ConfigurationError: there is no such role, or it is one that nothing can be kept from.
+            SchemaError: a table is not there.
+        """
+        del wanted
+        raise self._cannot("grants")
+        yield
+
+    def privileges(self, tables: Sequence[str], role: str | None = None) -> Program[RolePrivileges]:
+        """Look up what a role may do with tables, by whatever way: its own privileges, everybody's, other roles'.
+
+        Args:
+            tables: their names.
+            role: None for that of the connection.
+        """
+        del tables, role
+        raise self._cannot("grants")
         yield
 
     def _cannot(self, capability: str) -> NotYetAvailable:
@@ -522,6 +550,22 @@ class Dialect:
         return self.placeholder(position)
 
 
+CONTEXT_NAMES = ("tenant", "actor", "run", "node")
+"""What connections know of a call."""
+
+
+def refuse_unknown_context(context: Mapping[str, str]) -> None:
+    """Raise if a context names what connections know nothing of.
+
+    Raises:
+        ConfigurationError: with what may be named.
+    """
+    unknown = context.keys() - set(CONTEXT_NAMES)
+    if unknown:
+        msg = f"connections know nothing called {', '.join(sorted(unknown))}"
+        raise ConfigurationError(msg, hint=f"name {', '.join(CONTEXT_NAMES)}", code="bad-parameter")
+
+
 JOINED_AT_ONCE = 250
 """Rows that a statement takes as a list of values: more cost more each."""
 
@@ -553,6 +597,7 @@ def refuse_unsupported(dialect: Dialect, capability: str) -> None:
 
 
 __all__ = [
+    "CONTEXT_NAMES",
     "COPY",
     "COUNT",
     "MANY",
@@ -568,10 +613,13 @@ __all__ = [
     "Insert",
     "Joined",
     "Program",
+    "RolePrivileges",
     "Rows",
     "Session",
     "Step",
+    "TablePrivileges",
     "interleaved",
+    "refuse_unknown_context",
     "refuse_unsupported",
     "support",
 ]

@@ -173,7 +173,8 @@ class Upsert(ModelOperation):
         kind = "update" if found else "select"
         change = PlanBuilder(self.bound, self.name, kind, options=dict(extra), table=table, root=builder)
         change.apply_features()
-        fresh = {key[0]: table.c[key[0]]}  # nothing to change: RETURNING must see the row all the same
+        idle = idle_column(self.bound, key)
+        fresh = {idle: table.c[idle]}  # nothing to change: RETURNING must see the row all the same
         if found:
             ch.compile_changes(change, found, len(names))
             fresh = change.sets
@@ -246,6 +247,15 @@ class Upsert(ModelOperation):
         for guard in (*change.guards, *change.unmatched):
             guard(call, 0)
         return unseen(tuple(key))
+
+
+def idle_column(bound: "BoundModel", key: Sequence[str]) -> str:
+    """Return the column that an upsert writes onto itself where it changes nothing.
+
+    One that every update sets where there is one: whoever may change records may write it, and need not write a key.
+    """
+    clocks = (field.name for field in bound.spec.fields.values() if field.write == "update")
+    return next(clocks, key[0])
 
 
 def conflict_target(bound: "BoundModel", table: Any, key: Sequence[str]) -> dict[str, Any]:

@@ -163,6 +163,11 @@ def _policy(config: "Config") -> Any:
 
 @hookimpl
 def dataflow_commands() -> Iterable[CommandSpec]:
-    """Offer the command that verifies the audit log."""
+    """Offer the commands for the audit log and the write protection."""
     text = "Verify, seal, read and shorten the audit log."
-    return [CommandSpec("audit", text, "dataflow.enterprise.cli:audit")]
+    return [
+        CommandSpec("audit", text, "dataflow.enterprise.cli:audit"),
+        CommandSpec(
+            "protection", "Write protection as privileges of the database.", "dataflow.enterprise.cli:protection"
+        ),
+    ]

@@ -1,4 +1,4 @@
-"""``dataflow audit``: verify the audit log of an application, seal it, read it, and shorten it."""
+"""``dataflow audit`` and ``dataflow protection``: the audit log of an application, and its policy as privileges."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -96,3 +96,32 @@ def entries(model: str, limit: int, actor: str | None, app: str | None, *, as_js
         click.echo(
             f"{entry['at']:%Y-%m-%d %H:%M:%S}  {entry['actor']}  {entry['action_type']} {entry['record_id']}: {what}"
         )
+
+
+@click.group()
+def protection() -> None:
+    """Give the database what the write protection of an application says."""
+
+
+@protection.command()
+@click.argument("role")
+@click.option("--apply", "carried_out", is_flag=True, help="Carry the statements out, in one transaction.")
+@app_option
+@json_option
+def grants(role: str, app: str | None, *, carried_out: bool, as_json: bool) -> None:
+    """Print the SQL that leaves ROLE what the policy permits, and nothing else.
+
+    The application then logs in as ROLE, and the tables belong to another one. Run it again whenever the policy or the
+    models have changed.
+    """
+    from dataflow.enterprise.protection.grants import grant
+
+    with opened(app) as found:
+        statements = grant(found.db, role, apply=carried_out)
+    if as_json:
+        print_json({"role": role, "statements": statements, "applied": carried_out})
+        return
+    for sql in statements:
+        click.echo(f"{sql};")
+    if carried_out:
+        click.echo(f"-- done: the role {role} has these privileges now")

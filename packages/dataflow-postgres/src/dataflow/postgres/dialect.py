@@ -28,6 +28,7 @@ from dataflow.postgres.bulk import Bulk
 from dataflow.postgres.changelog import ChangeLog
 from dataflow.postgres.confinement import Confinement, Confining, tenant_url
 from dataflow.postgres.expressions import Expressions
+from dataflow.postgres.grants import Granting
 from dataflow.postgres.standing import SCHEMA_LOCK, WAIT
 from dataflow.session import COMMIT, ROLLBACK
 
@@ -115,7 +116,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-class PostgreSQL(Expressions, Bulk, Confining, ChangeLog):
+class PostgreSQL(Expressions, Bulk, Confining, ChangeLog, Granting):
     """The PostgreSQL dialect."""
 
     name: ClassVar[str] = "postgresql"

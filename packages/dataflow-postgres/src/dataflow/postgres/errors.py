@@ -54,7 +54,8 @@ def translate(error: BaseException) -> e.DataFlowError:
     if isinstance(error, (ValueError, OverflowError, TypeError)) or "query argument" in str(error):
         return _parameter(error)  # the driver could not encode it
     if isinstance(error, asyncpg.PostgresError):
-        return _arithmetic(error) or _transaction(error) or _tenancy(error) or _environment(error) or _query(error)
+        found = _arithmetic(error) or _transaction(error) or _tenancy(error) or _privilege(error)
+        return found or _environment(error) or _query(error)
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
         return e.DatabaseTimeout("the database did not answer in time", hint="raise the setting lock_timeout (seconds)")
     return e.DatabaseError(f"the driver failed: {type(error).__name__}", hint="see the cause of this error")
@@ -149,6 +150,16 @@ def _tenancy(error: asyncpg.PostgresError) -> e.TenancyError | None:
     return None
 
 
+def _privilege(error: asyncpg.PostgresError) -> e.DatabaseUnavailable | None:
+    if not isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return None
+    text = _first(error)
+    named = text.startswith(("permission denied for ", "must be owner of "))  # names only; a trigger may say more
+    msg = f"the database user may not do that{f': {text}' if named else ''}"
+    hint = "GRANT the right, or use another user; db.unlocked() lifts the framework's rules, not the database's"
+    return e.DatabaseUnavailable(msg, hint=hint, code="not-granted")
+
+
 _REFUSALS: tuple[tuple[type[BaseException], str, str], ...] = (
     (asyncpg.InvalidPasswordError, "the server refused the password", "correct the URL, or set PGPASSWORD"),
     (asyncpg.InvalidAuthorizationSpecificationError, "the server refused the login", "see its pg_hba.conf"),
@@ -161,7 +172,6 @@ _REFUSALS: tuple[tuple[type[BaseException], str, str], ...] = (
     (asyncpg.ReadOnlySQLTransactionError, "the database is read-only", "connect to the primary server"),
     (asyncpg.DiskFullError, "the server's disk is full; the transaction was rolled back", "free some space there"),
     (asyncpg.OutOfMemoryError, "the server ran out of memory", "write fewer rows at once: batch_size"),
-    (asyncpg.InsufficientPrivilegeError, "the database user may not do that", "GRANT the right, or use another user"),
     (asyncpg.InsufficientResourcesError, "the server ran out of resources", "see its log"),
     (asyncpg.ConfigurationLimitExceededError, "the server reached a limit", "see its log"),
 )
