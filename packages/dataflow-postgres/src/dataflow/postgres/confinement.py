@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from dataflow.config import DatabaseURL, parse_url
-from dataflow.dialect import COUNT, Command, Dialect, Program, Session
+from dataflow.dialect import COUNT, Command, Dialect, Program, Session, refuse_unknown_context
 from dataflow.errors import ConfigurationError, DataFlowError, NotYetAvailable
 from dataflow.model import ModelSpec
 from dataflow.postgres import confinement_sql as texts
@@ -26,7 +26,6 @@ CONTEXT = "context"
 """What a command returns that lets the connection know of the call it serves; the session words it."""
 ENTER = Command(texts.ENTER, CONTEXT)
 _BEGIN, _COMMIT, _ROLLBACK = (Command(word, COUNT) for word in ("BEGIN", "COMMIT", "ROLLBACK"))
-_NAMES = ("tenant", "actor", "run", "node")
 _FLAGS = ("SUPERUSER", "BYPASSRLS", "CREATEDB", "CREATEROLE", "REPLICATION")
 _VERSION = 1
 """Of the policies: what an older release made is made anew."""
@@ -104,10 +103,7 @@ class Confining(Dialect):
 
     def enter(self, session: Session, context: Mapping[str, str]) -> Program[None]:
         """Tell the server in one statement; the session adds the proof."""
-        unknown = context.keys() - set(_NAMES)
-        if unknown:
-            msg = f"connections know nothing called {', '.join(sorted(unknown))}"
-            raise ConfigurationError(msg, hint=f"name {', '.join(_NAMES)}", code="bad-parameter")
+        refuse_unknown_context(context)
         yield ENTER, ({**session.context, **context},)
 
     # -- the role, the key, the functions ---------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from dataflow.dialect import (
     Step,
     Trial,
     interleaved,
+    refuse_unknown_context,
 )
 from dataflow.fields import UNSET, FieldSpec
 from dataflow.jsontext import dump_instants, dump_json, dump_json_column, load_json
@@ -247,6 +248,7 @@ class SQLite(ChangeLog):
         yield from ()
 
     def enter(self, session: Session, context: Mapping[str, str]) -> Program[None]:
+        refuse_unknown_context(context)
         session.context = {**session.context, **context}
         yield from self.log_ready()
 
@@ -265,10 +267,10 @@ class SQLite(ChangeLog):
         return reply
 
     def enclosed(self, model: ModelSpec) -> Program[bool]:
-        if not model.scope:
-            return True
         table = yield from self._enclosure(model)
         found = yield Command(FOUND), table.writers
+        if not model.scope:
+            return not found  # else it is a table of several tenants: nobody may take it for everybody's
         return table.tenant in table.columns and dict(found) == table.permanent()
 
     def enclose(self, model: ModelSpec) -> Program[None]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dataflow.changelog import change_log
 from dataflow.dialect import Program
-from dataflow.enterprise.audit.dialects import change_log
 from dataflow.errors import SchemaError
 from dataflow.jsontext import dump_json
 from dataflow.session import Call

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dataflow.enterprise.audit.dialects import ChangeLog
+from dataflow.changelog import ChangeLog
 
 if TYPE_CHECKING:
     from dataflow.plan.bound import BoundModel

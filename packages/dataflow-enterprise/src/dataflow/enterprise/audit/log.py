@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow import types as t
+from dataflow.changelog import change_log
 from dataflow.dialect import Program
 from dataflow.enterprise.audit import trail, whole
 from dataflow.enterprise.audit.chain import Checkpoint, Report
-from dataflow.enterprise.audit.dialects import change_log
 from dataflow.enterprise.audit.images import decode_image, stored_image
 from dataflow.errors import InputError, Problem, SchemaError
 from dataflow.plan.operation import KEY

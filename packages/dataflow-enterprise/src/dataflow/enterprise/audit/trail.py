@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from dataflow import types as t
+from dataflow.changelog import ChangeLog, change_log
 from dataflow.dialect import Command, Program
-from dataflow.enterprise.audit.dialects import ChangeLog, change_log
 from dataflow.enterprise.audit.images import decode_image, difference, order_of, record_key
 from dataflow.errors import InputError, Problem, TenancyError, suggest
 from dataflow.operations import OperationKind

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dataflow import types as t
+from dataflow.changelog import ChangeLog, change_log
 from dataflow.dialect import COUNT, Command, Program
 from dataflow.enterprise.audit.chain import Checkpoint, Digest, Entry, Fault, Follower, Report, Stub, chain_name
-from dataflow.enterprise.audit.dialects import ChangeLog, change_log
 from dataflow.enterprise.audit.images import masked
 from dataflow.jsontext import dump_json, load_json
 

@@ -22,7 +22,10 @@ from dataflow.testing.conformance.aggregates import TestAggregates
 from dataflow.testing.conformance.bench import Bench
 from dataflow.testing.conformance.bulk import TestBulkChange, TestBulkCreate
 from dataflow.testing.conformance.capabilities import CAPABILITIES
+from dataflow.testing.conformance.changelog import TestChangeLog
 from dataflow.testing.conformance.concurrency import TestConcurrency
+from dataflow.testing.conformance.confinement import TestConfinement
+from dataflow.testing.conformance.context import TestContext, TestEnter
 from dataflow.testing.conformance.crud import TestCrud
 from dataflow.testing.conformance.declaration import TestDeclaration
 from dataflow.testing.conformance.documents import TestJsonFilters, TestListFilters
@@ -34,6 +37,8 @@ from dataflow.testing.conformance.limits import TestLimits
 from dataflow.testing.conformance.operators import TestOperators
 from dataflow.testing.conformance.paging import TestPaging
 from dataflow.testing.conformance.relations import TestForeignKeyActions, TestForeignKeys, TestInclude
+from dataflow.testing.conformance.schema_editor import TestCatalogs, TestSchemaChanges
+from dataflow.testing.conformance.sealing import TestReadOnly, TestShield
 from dataflow.testing.conformance.sql import TestSql
 from dataflow.testing.conformance.suite import Suite, deviates, requires
 from dataflow.testing.conformance.transactions import TestIsolation, TestTransactions
@@ -64,9 +69,17 @@ SUITES: Mapping[str, type[Suite]] = {
         TestTransactions,
         TestIsolation,
         TestConcurrency,
+        TestContext,
+        TestEnter,
+        TestReadOnly,
+        TestShield,
+        TestConfinement,
+        TestChangeLog,
         TestErrors,
         TestSql,
         TestIntrospection,
+        TestCatalogs,
+        TestSchemaChanges,
         TestIdentifiers,
         TestLimits,
     )
@@ -77,10 +90,15 @@ __all__ = [
     "TestAggregates",
     "TestBulkChange",
     "TestBulkCreate",
+    "TestCatalogs",
+    "TestChangeLog",
     "TestConcurrency",
+    "TestConfinement",
+    "TestContext",
     "TestCrud",
     "TestDeclaration",
     "TestDefaults",
+    "TestEnter",
     "TestErrors",
     "TestFilters",
     "TestForeignKeyActions",
@@ -94,6 +112,9 @@ __all__ = [
     "TestListFilters",
     "TestOperators",
     "TestPaging",
+    "TestReadOnly",
+    "TestSchemaChanges",
+    "TestShield",
     "TestSql",
     "TestTransactions",
     "TestTypes",

@@ -5,15 +5,18 @@ must give the same; tests say which way they mean, or run once per way.
 """
 
 import copy
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from dataflow import DataFlow
+from dataflow.dialect import COUNT, ROWS, Command, Program
 from dataflow.errors import DataFlowError, NotYetAvailable, WorkflowExecutionError
 from dataflow.express import ExpressSync
 from dataflow.operations import BY_NAME
 from dataflow.runtime import AsyncLocalRuntime, LocalRuntime
+from dataflow.session import Call
+from dataflow.surrounding import Surrounding
 from dataflow.workflow import Workflow, WorkflowBuilder
 
 T = TypeVar("T")
@@ -51,6 +54,7 @@ class Bench(ExpressSync):
         self.refused: dict[str, DataFlowError] = {}
         self._url = url
         self._declare = declare
+        self._settings = settings
 
     def declare(self) -> None:
         """Register the suite's models; what the dialect refuses is refused again when a test uses it."""
@@ -115,6 +119,26 @@ class Bench(ExpressSync):
         return self.node("AsyncSQLDatabaseNode", given)["result"]["data"]
 
     # -- the database ---------------------------------------------------------------------------------------------
+    def program(self, body: Callable[[Call], Program[T]], *, write: bool = True) -> T:
+        """Run a program on a leased connection, which it finds as ``call.session``."""
+        core, call = self.db.core, Call(self.db.core)
+        if self.way in ("express", "async workflow"):
+            return cast("T", self.await_(core.run(body(call), call, write=write, holder="conformance")))
+        return core.run_sync(body(call), call, write=write, holder="conformance")
+
+    def step(self, sql: str, arguments: Sequence[Any] = (), *, returns: str = ROWS) -> Any:
+        """Send one statement of the framework's, and return its reply."""
+
+        def body(call: Call) -> Program[Any]:
+            del call
+            return (yield Command(sql, returns, writes=returns == COUNT), arguments)
+
+        return self.program(body)
+
+    def around(self, **values: str) -> Surrounding:
+        """Let calls of a block be surrounded by values: ``with bench.around(actor="ada"):``."""
+        return Surrounding(self.db.core, values)
+
     def register(self, name: str, fields: Mapping[str, Any], **body: Any) -> type:
         """Register a model built from annotations; what else stands in its body comes by keyword."""
         return self.db.model(type(name, (), {"__annotations__": dict(fields), "__module__": __name__, **body}))
@@ -129,7 +153,7 @@ class Bench(ExpressSync):
     @contextmanager
     def another(self, **settings: Any) -> "Iterator[Bench]":
         """Open the same database a second time, with the same models."""
-        other = Bench(self._url, self.await_, self._declare, **settings)
+        other = Bench(self._url, self.await_, self._declare, **{**self._settings, **settings})
         try:
             other.declare()
             yield other

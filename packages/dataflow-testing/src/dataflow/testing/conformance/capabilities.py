@@ -44,8 +44,15 @@ CAPABILITIES: Mapping[str, str] = {
     "many_processes": "Several processes open the same database.",
     "concurrent_readers": "Readers see what is committed while a transaction writes, without waiting for it.",
     "concurrent_writers": "Two transactions change different records at the same time.",
+    # what the database itself watches over
+    "context": "Connections know of the call they serve: tenant, actor, run and node.",
+    "read_only": "A statement can be sent so that the database refuses it if it writes.",
+    "confinement": "The database keeps SQL of one's own within the tenant of its call.",
+    "change_log": "Every change of a record is written to an append-only log, whoever makes it.",
+    "grants": "A role gets exactly the privileges that are wanted, and what a role may do can be looked up.",
     # schema
     "introspection": "Tables and columns can be read from the database.",
+    "schema_editor": "Schemas are read as a whole, built aside, and changed in steps that keep rows.",
     "any_identifier": "Names may be reserved words, and hold spaces, quotes and letters of any script.",
     "long_identifiers": "Names of up to 63 bytes are told apart to the last; longer ones are refused.",
     "raw_sql": "SQL of one's own, with `:name` or `$1`, on the same values.",

@@ -5,7 +5,8 @@ and their rows are removed before each test. Fixtures are methods, so that one t
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Mapping
+from contextvars import copy_context
 from typing import Any, ClassVar
 
 import pytest
@@ -80,6 +81,11 @@ class Suite:
     def fill(cls, bench: Bench) -> None:
         """Write the rows that all tests read."""
 
+    @classmethod
+    def settings(cls) -> Mapping[str, Any]:
+        """Return the settings of the suite's DataFlow: plugins of its own, say."""
+        return {}
+
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def bench(cls, request: pytest.FixtureRequest, database_url: str) -> Iterator[Bench]:
@@ -91,7 +97,11 @@ class Suite:
         if not any(found is TestDeclaration for found in vars(request.module).values()):
             pytest.fail("the module lacks TestDeclaration: write from dataflow.testing.conformance import *")
         with asyncio.Runner() as runner:
-            bench = Bench(database_url, runner.run, cls.declare)
+
+            def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+                return runner.run(coroutine, context=copy_context())  # what surrounds the test surrounds the call
+
+            bench = Bench(database_url, run, cls.declare, **cls.settings())
             try:
                 announce(request.node, declaration_of(bench.db))
                 bench.declare()
