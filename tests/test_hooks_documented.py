@@ -15,7 +15,9 @@ from dataflow.plugins.manager import HOOKS
 ROOT = Path(__file__).parents[1]
 SOURCE = ast.parse(Path(hookspecs.__file__).read_text(encoding="utf-8"))
 SPECS = {node.name: node for node in SOURCE.body if isinstance(node, ast.FunctionDef)}
-TESTS = [path for path in ROOT.rglob("tests/**/*.py") if path != Path(__file__)]
+TESTS = [
+    path for start in ("tests", "packages/*/tests") for path in ROOT.glob(f"{start}/**/*.py") if path != Path(__file__)
+]
 
 
 def parts_of(hook):

@@ -312,12 +312,14 @@ def main() -> int:
     """Prove, and say how it went."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", default=":memory:", help="URL of a fresh database")
-    parser.add_argument("--schema", help="a fresh schema (PostgreSQL)")
+    parser.add_argument("--schema", help="a fresh schema (PostgreSQL; proof by default)")
     parser.add_argument("--programs", type=int, default=100)
     parser.add_argument("--steps", type=int, default=20, help="steps of a program")
     parser.add_argument("--tamperings", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    if asked.schema is None and asked.database.startswith("postgres"):
+        asked.schema = "proof"  # and "proof_broken"
     settings = {"postgres_schema": asked.schema} if asked.schema else {}
     if asked.programs:
         with DataFlow(asked.database, **settings) as db:
