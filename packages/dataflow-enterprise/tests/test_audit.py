@@ -25,7 +25,8 @@ from dataflow.errors import (
     WorkflowBuildError,
     WorkflowExecutionError,
 )
-from dataflow.runtime import LocalRuntime
+from dataflow.nodes import BaseDataFlowNode
+from dataflow.runtime import AsyncLocalRuntime, LocalRuntime
 from dataflow.sqlite.changelog import digest
 
 DIALECTS = ("sqlite", "postgresql")
@@ -163,6 +164,36 @@ def test_sql_of_the_users_own_is_recorded_with_run_and_node(db):
     entries = db.express_sync.call("audit", "User", actor="bob")["entries"]
     assert [(e["action_type"], e["run"], e["node"]) for e in entries] == [
         ("update", run, "raw"), ("delete", run, "gone")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_calls_of_a_custom_node_are_recorded_with_run_and_node(db, is_async):
+    class Sync(BaseDataFlowNode):
+        def execute(self, input_data):
+            db.express_sync.create("User", {"name": self.node_id})
+
+    class Async(BaseDataFlowNode):
+        async def execute(self, input_data):
+            await asyncio.gather(*[db.express.create("User", {"name": self.node_id}) for _ in range(2)])
+            async for user in db.express.stream("User"):
+                await db.express.update("User", user["id"], {"age": 1})
+
+    db.register_node(Sync)
+    db.register_node(Async)
+    builder = db.workflow()
+    builder.add_node("Sync", "one", {})
+    builder.add_node("Async", "two", {})
+    builder.add_node("UserCreateNode", "three", {"name": "c"})
+    with db.actor("bob"):
+        runtime = AsyncLocalRuntime()
+        _, run = (
+            asyncio.run(runtime.execute_async(builder.build())) if is_async else LocalRuntime().execute(builder.build())
+        )
+        db.express_sync.create("User", {"name": "outside"})
+    entries = db.express_sync.call("audit", "User", actor="bob")["entries"]
+    assert [(e["run"], e["node"]) for e in entries] == [
+        (run, "one"), *[(run, "two")] * 5, (run, "three"), (None, None)
     ]  # fmt: skip
 
 
@@ -499,6 +530,37 @@ def test_triggers_that_are_gone_are_made_anew_and_what_changed_meanwhile_is_told
     report = AuditLogSync(again).verify()
     assert report.ok
     assert "nothing watched it" in report.notes[0]
+
+
+def test_a_record_that_went_while_nothing_watched_is_told_too(db, place):
+    with db.actor("ann"):
+        db.express_sync.bulk_create("User", [{"name": "a"}, {"name": "b"}])
+    if place.sqlite:
+        rows = place.sql("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'users'")
+        place.sql(*(f'DROP TRIGGER "{name}"' for (name,) in rows))
+    else:
+        place.sql("DROP TRIGGER dataflow_audit_delete ON users")
+    place.sql("DELETE FROM users WHERE id = 1")
+    again = place.flow()
+    model(again)
+    assert told(again)[2:] == [("found", 1, "unknown", "a", None)]
+    report = AuditLogSync(again).verify()
+    assert report.ok, report.faults
+    assert "nothing watched it" in report.notes[0]
+    assert [row["id"] for row in AuditLogSync(again).replay("User")] == [2]
+
+
+def test_a_table_that_is_made_anew_goes_on_in_the_log(db, place):
+    db.express_sync.bulk_create("User", [{"name": "a"}, {"name": "b"}])
+    db.close()
+    place.sql("DROP TABLE users")
+    again = place.flow(enable_model_persistence=False)
+    model(again)
+    again.express_sync.create("User", {"name": "c"})
+    assert sorted(told(again)[2:4]) == [("found", 1, "unknown", "a", None), ("found", 2, "unknown", "b", None)]
+    assert told(again)[4:] == [("create", 1, "unknown", None, "c")]
+    assert whole(again) is True
+    assert AuditLogSync(again).replay("User") == again.express_sync.list("User")["records"]
 
 
 def test_rows_that_were_there_before_are_found(place):

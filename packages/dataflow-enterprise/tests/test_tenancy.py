@@ -221,6 +221,69 @@ def test_blocks_nest_and_belong_to_their_task_and_thread(opening):
     asyncio.run(many())
 
 
+def test_one_block_serves_several_threads_at_a_time_and_itself(opening):
+    db = opening()
+    x, _ = both(db)
+    acme, seen = db.tenant("acme"), []
+
+    def inside(entered, leave):
+        with acme:
+            entered.set()
+            leave.wait(10)
+        try:
+            x.list("Customer")
+        except TenancyError as error:
+            seen.append(error.code)
+
+    stays = [(threading.Event(), threading.Event()) for _ in range(2)]
+    threads = [threading.Thread(target=inside, args=stay) for stay in stays]
+    for thread, (entered, _) in zip(threads, stays, strict=True):
+        thread.start()
+        entered.wait(10)
+    for thread, (_, leave) in zip(threads, stays, strict=True):  # who came first leaves first
+        leave.set()
+        thread.join()
+    assert seen == ["no-tenant"] * 2
+
+    with acme, db.tenant("bolt"), acme:
+        assert x.list("Customer")["records"][0]["name"] == "acme"
+    with pytest.raises(ZeroDivisionError), acme:
+        raise ZeroDivisionError
+    with pytest.raises(TenancyError):
+        x.list("Customer")
+
+
+@pytest.mark.parametrize("isolation", ["shared", "strict"])
+def test_a_stream_belongs_to_the_tenant_it_was_made_for_wherever_it_is_read(opening, isolation):
+    db = opening(tenant_isolation=isolation)
+    x = shop(db)
+    for tenant in ("acme", "bolt"):
+        with db.tenant(tenant):
+            x.bulk_create("Customer", [{"email": f"{number}@x", "name": tenant} for number in range(5)])
+    with db.tenant("acme"):
+        before, begun = (x.stream("Customer", batch_size=2) for _ in range(2))
+        names = [next(begun)["name"]]
+    with db.tenant("bolt"):
+        names += [record["name"] for stream in (begun, before) for record in stream]
+        assert x.list("Customer")["records"][0]["name"] == "bolt"
+    assert names == ["acme"] * 10
+
+    async def read():
+        with db.tenant("acme"):
+            before, begun = (db.express.stream("Customer", batch_size=2) for _ in range(2))
+            names = [(await anext(begun))["name"]]
+        names += [record["name"] async for record in before]
+        with db.tenant("bolt"):
+            async for record in begun:
+                names.append(record["name"])
+                assert (await db.express.list("Customer"))["records"][0]["name"] == "bolt"
+        with pytest.raises(TenancyError):
+            await db.express.list("Customer")
+        return names
+
+    assert asyncio.run(read()) == ["acme"] * 10
+
+
 def test_a_workflow_runs_for_the_tenant_that_surrounds_it_in_all_its_nodes(opening):
     db = opening()
     both(db)

@@ -46,11 +46,10 @@ class Run:
         outer: the run whose node started this one, or None.
     """
 
-    __slots__ = ("after_commit", "id", "node_id", "outer", "transactions", "undone")
+    __slots__ = ("after_commit", "id", "outer", "transactions", "undone")
 
     def __init__(self, run_id: str) -> None:
         self.id = run_id
-        self.node_id = ""
         self.transactions: dict[Any, Session] = {}
         self.after_commit: dict[Any, list[Callable[[], Any]]] = {}
         self.undone: set[Any] = set()
@@ -93,6 +92,8 @@ def notify(notes: Iterable[Callable[[], Any]]) -> None:
 
 
 CURRENT_RUN: ContextVar[Run | None] = ContextVar("dataflow_run", default=None)
+CURRENT_NODE: ContextVar[str] = ContextVar("dataflow_node", default="")
+"""The id of the custom node whose code makes calls, or "": they are its own."""
 
 
 class Call:
@@ -104,6 +105,7 @@ class Call:
         options: options of the call (`include_deleted`, `tenant_id` …).
         ambient: what surrounded the call (tenant, actor …).
         run: the run it belongs to, or None.
+        node_id: the node that it is, or that makes it; "" outside of nodes.
         after_commit: callables to run once the change is committed.
     """
 
@@ -116,7 +118,7 @@ class Call:
         self.options: Mapping[str, Any] = _NOTHING
         self.ambient = surroundings() if ambient is None else ambient
         self.run = run or CURRENT_RUN.get()
-        self.node_id = node_id
+        self.node_id = node_id or CURRENT_NODE.get()
         self.session: Session = None  # type: ignore[assignment]  # set before the first step
         self.after_commit: list[Callable[[], Any]] = []
         self._id = ""

@@ -4,11 +4,11 @@ Sits beside `express`: it knows operations and sessions, and no SQL.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dataflow.errors import DataFlowError, InputError
-from dataflow.session import COMMIT, CURRENT_RUN, Call, notify, savepoint
+from dataflow.session import AMBIENT, COMMIT, CURRENT_RUN, Call, notify, savepoint, surroundings
 
 if TYPE_CHECKING:
     from dataflow.core import Core
@@ -125,10 +125,25 @@ def pages(params: Mapping[str, Any], size: int) -> "Paging":
 
 
 class Paging:
-    """The pages of a stream: parameters of the next call, until there is none."""
+    """The pages of a stream: parameters of the next call, until there is none.
+
+    All pages are read in what surrounded the stream when it was made: a tenant's records stay those of that tenant,
+    wherever they are taken out.
+    """
 
     def __init__(self, params: Mapping[str, Any], size: int) -> None:
         self.params: dict[str, Any] | None = {**params, "_limit": size}
+        self._around = surroundings()
+
+    @contextmanager
+    def around(self) -> Iterator[dict[str, Any]]:
+        """Return the parameters of the next call, which is made inside."""
+        assert self.params is not None
+        token = AMBIENT.set(self._around)
+        try:
+            yield self.params
+        finally:
+            AMBIENT.reset(token)
 
     def take(self, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Return the records of a page, and be ready for the next."""
@@ -140,11 +155,15 @@ class Paging:
 def stream(call: Callable[..., Any], model: str, paging: Paging) -> Iterator[dict[str, Any]]:
     """Read a list page by page; `call` is that of express_sync."""
     while paging.params is not None:
-        yield from paging.take(call("list", model, **paging.params))
+        with paging.around() as params:
+            found = call("list", model, **params)
+        yield from paging.take(found)
 
 
 async def stream_async(call: Callable[..., Any], model: str, paging: Paging) -> AsyncIterator[dict[str, Any]]:
     """Read a list page by page; `call` is that of express."""
     while paging.params is not None:
-        for record in paging.take(await call("list", model, **paging.params)):
+        with paging.around() as params:
+            found = await call("list", model, **params)
+        for record in paging.take(found):
             yield record

@@ -5,7 +5,7 @@ value means, features and guards know.
 """
 
 from collections.abc import Mapping
-from contextvars import Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,12 +16,16 @@ from dataflow.session import AMBIENT, ITSELF, Call, surroundings
 if TYPE_CHECKING:
     from dataflow.core import Core
 
+_ENTERED: ContextVar[tuple[tuple["Surrounding", Mapping[Any, Any]], ...]] = ContextVar("dataflow_entered", default=())
+"""The blocks that this task or thread is in, each with what surrounded it."""
+
 
 class Surrounding:
     """A block that gives the calls inside it a tenant, an actor, or the right to pass a guard.
 
-    Works with ``with`` and ``async with``. A block that passes a guard is recorded when it is entered, so that
-    entering it writes to the database.
+    Works with ``with`` and ``async with``; one block may be entered by several tasks and threads at a time, and again
+    inside itself. A block that passes a guard is recorded when it is entered, so that entering it writes to the
+    database.
     """
 
     def __init__(self, core: "Core", values: Mapping[str, Any], *, escape: str = "", reason: str = "") -> None:
@@ -29,7 +33,6 @@ class Surrounding:
         self._values = {(name, core.number): value for name, value in values.items()}
         self._escape = escape
         self._reason = reason
-        self._tokens: list[Token[Mapping[Any, Any]]] = []
 
     def _programs(self) -> list[Any]:
         if not self._escape:
@@ -43,24 +46,39 @@ class Surrounding:
     def __enter__(self) -> Self:
         for program in self._programs():
             self._core.run_sync(program, self._call(), write=True, holder=self._escape)
-        self._tokens.append(AMBIENT.set({**surroundings(), **self._values}))
+        self._enter()
         return self
 
     async def __aenter__(self) -> Self:
         for program in self._programs():
             await self._core.run(program, self._call(), write=True, holder=self._escape)
-        self._tokens.append(AMBIENT.set({**surroundings(), **self._values}))
+        self._enter()
         return self
+
+    def _enter(self) -> None:
+        outer = surroundings()
+        _ENTERED.set((*_ENTERED.get(), (self, outer)))
+        AMBIENT.set({**outer, **self._values})
+
+    def _leave(self) -> None:
+        """Be outside again; a task that only closes a generator which is inside stays where it is."""
+        entered = list(_ENTERED.get())
+        while entered:
+            block, outer = entered.pop()
+            if block is self:
+                _ENTERED.set(tuple(entered))
+                AMBIENT.set(outer)
+                return
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        AMBIENT.reset(self._tokens.pop())
+        self._leave()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        AMBIENT.reset(self._tokens.pop())
+        self._leave()
 
 
 def named(value: Any, what: str, example: str) -> str:

@@ -9,7 +9,7 @@ import inspect
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +30,7 @@ from dataflow.runtime.steps import (
     execution_error,
     steps,
 )
-from dataflow.session import CURRENT_RUN, Run
+from dataflow.session import CURRENT_NODE, CURRENT_RUN, Run
 from dataflow.workflow import Workflow, WorkflowBuilder
 from dataflow.workflow.tasks import ScopeTask, Task, stretches
 
@@ -212,10 +212,22 @@ def _perform_blocking(effect: Effect) -> Any:
         return effect.core.lease_blocking(write=effect.write, holder=effect.holder, ambient=effect.ambient)
     if isinstance(effect, Release):
         return effect.session.release_blocking()
-    found = effect.task.call(effect.inputs, caller_thread=True)
-    if inspect.isawaitable(found):
-        return _loop.run(_awaited(found))
+    with _inside(effect.task):
+        found = effect.task.call(effect.inputs, caller_thread=True)
+        if inspect.isawaitable(found):
+            return _loop.run(_awaited(found))
     return found
+
+
+@contextlib.contextmanager
+def _inside(task: Task) -> Iterator[None]:
+    """Let calls know which node makes them."""
+    outer = CURRENT_NODE.set(task.id)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # collected in another context, because its loop was closed meanwhile
+            CURRENT_NODE.reset(outer)
 
 
 async def _awaited(found: Any) -> Any:
@@ -272,11 +284,12 @@ async def _do(effect: Effect) -> Any:
 
 async def _call(effect: CallPython) -> Any:
     task = effect.task
-    if task.is_async or not task.cls.blocking:
-        found = task.call(effect.inputs, caller_thread=False)
+    with _inside(task):
+        if task.is_async or not task.cls.blocking:
+            found = task.call(effect.inputs, caller_thread=False)
+        else:
+            found = await _in_thread(effect)
         return await found if inspect.isawaitable(found) else found
-    found = await _in_thread(effect)
-    return await found if inspect.isawaitable(found) else found
 
 
 async def _in_thread(effect: CallPython) -> Any:

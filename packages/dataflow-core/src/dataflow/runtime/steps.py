@@ -341,7 +341,6 @@ def _python(task: PythonTask, state: RunState, scopes: "dict[Core, ScopeTask]") 
     scope = None if core is None else scopes.get(core)
     session = state.run.transactions[core] if scope is not None and not scope.options.rollback_on_error else None
     noted = len(state.run.after_commit.get(core, ()))
-    state.run.node_id = task.id
     state.tell(task, "running")
     if session is not None:  # what the node writes before it fails must not be committed with the rest
         yield Drive(session, _send("SAVEPOINT df_python"))

@@ -97,18 +97,24 @@ class ChangeLog(Dialect):
             yield Command(sql, COUNT, writes=True), ()
 
     def _find(self, schema: str, columns: texts.Columns) -> Program[None]:
-        """Record the rows that the log does not know as they are."""
-        rows = yield Command(f"SELECT EXISTS (SELECT FROM {schema}.{self.quote(columns.model.table)})"), ()  # noqa: S608
+        """Record the rows that the log does not know as they are, and those that it knows and are not there."""
+        table, log = texts.literal(columns.model.table), f"{schema}.dataflow_audit"
+        here = f"{schema}.{self.quote(columns.model.table)}"
+        known = f"EXISTS (SELECT FROM {here}) OR EXISTS (SELECT FROM {log} WHERE tbl = {table})"  # noqa: S608
+        rows = yield Command(f"SELECT {known}"), ()
         if not rows[0][0]:
             return
-        table = texts.literal(columns.model.table)
         changes = f"""\
 SELECT * FROM (
     SELECT {table}::text AS tbl, {columns.key("r")} AS record, {columns.tenant("r")} AS tenant, 'found' AS action,
-           (SELECT a.new FROM {schema}.dataflow_audit a WHERE a.tbl = {table} AND a.record = {columns.key("r")}
+           (SELECT a.new FROM {log} a WHERE a.tbl = {table} AND a.record = {columns.key("r")}
             ORDER BY a.n DESC LIMIT 1) AS df_old,
            {columns.image("r")} AS df_new
-    FROM {schema}.{self.quote(columns.model.table)} r) f
+    FROM {here} r
+    UNION ALL
+    SELECT a.tbl, a.record, a.tenant, 'found', a.new, NULL
+    FROM (SELECT DISTINCT ON (record) * FROM {log} WHERE tbl = {table} ORDER BY record, n DESC) a
+    WHERE NOT EXISTS (SELECT FROM {here} r WHERE {columns.key("r")} = a.record)) f
 WHERE df_old IS DISTINCT FROM df_new"""  # noqa: S608
         text = f"{texts.DECLARED}\nBEGIN\n{texts.append(schema, changes)};\nRETURN NULL;\nEND "
         finder = f"{schema}.dataflow_audit_found"

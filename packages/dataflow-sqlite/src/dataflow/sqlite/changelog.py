@@ -273,7 +273,7 @@ class ChangeLog(Dialect):
         yield from self._find(columns)
 
     def _find(self, columns: _Columns) -> Program[None]:
-        """Record the rows that the log does not know as they are."""
+        """Record the rows that the log does not know as they are, and those that it knows and are not there."""
         table, quoted = _text(columns.model.table), self.quote(columns.model.table)
         known = (
             f"(SELECT e.new FROM dataflow_audit e WHERE e.tbl = {table} AND e.record = {columns.key('r')} "  # noqa: S608
@@ -283,6 +283,13 @@ class ChangeLog(Dialect):
             "INSERT INTO dataflow_audit (tbl, record, tenant, action, old, new) "  # noqa: S608
             f"SELECT {table}, {columns.key('r')}, {columns.tenant('r')}, 'found', {known}, {columns.image('r')} "
             f"FROM {quoted} r WHERE {known} IS NOT {columns.image('r')}"
+        )
+        yield Command(sql, COUNT, writes=True), ()
+        sql = (
+            "INSERT INTO dataflow_audit (tbl, record, tenant, action, old, new) "  # noqa: S608
+            "SELECT e.tbl, e.record, e.tenant, 'found', e.new, NULL FROM dataflow_audit e JOIN (SELECT max(seq) AS seq "
+            f"FROM dataflow_audit WHERE tbl = {table} GROUP BY record) l ON l.seq = e.seq "
+            f"WHERE e.new IS NOT NULL AND e.record NOT IN (SELECT {columns.key('r')} FROM {quoted} r)"
         )
         yield Command(sql, COUNT, writes=True), ()
 
