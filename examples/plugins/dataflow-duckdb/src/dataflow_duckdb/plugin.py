@@ -19,6 +19,11 @@ CAPABILITIES = {
     "partial_indexes": "unsupported: DuckDB has no indexes with a predicate; make the key wider instead",
     "savepoints": "emulated: DuckDB has none; the transaction is rolled back, and what came before is done again",
     "isolation": "emulated: one transaction writes at a time, so each is serializable",
+    "context": "unsupported: nothing in DuckDB would ask whom a connection serves",
+    "read_only": "unsupported: DuckDB cannot refuse the writes of one statement; read the file with another tool",
+    "confinement": "unsupported: DuckDB has neither users nor policies; give each tenant a file",
+    "change_log": "unsupported: DuckDB has no triggers; write the history in the application",
+    "schema_editor": "unsupported: nobody has written one yet; change tables by hand",
     "many_processes": "unsupported: DuckDB lets one process have a file open",
     "concurrent_writers": "unsupported: one transaction writes at a time; others wait for it",
 }

@@ -152,9 +152,12 @@ class ScorecardPlugin:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Judge a report of a suite's test; outermost, so that skips and expected failures are seen as they are."""
+        area, excinfo = area_of(item), call.excinfo
+        if area and excinfo is not None and call.when != "teardown" and _Demand.of(item).refused_by(excinfo.value):
+            call.excinfo = None  # else pytest writes out at length how it came to be
         report = yield
-        area = area_of(item)
-        if area and (report.when == "call" or not report.passed):
+        call.excinfo = excinfo
+        if area and (report.when == "call" or excinfo is not None):
             result = _judge(item, call, report, area)
             report.user_properties.append((PROPERTY, json.dumps(attrs.asdict(result))))
         return report
@@ -215,24 +218,52 @@ def _status(report: pytest.TestReport) -> str:
     return found[-1] if found else ""
 
 
+@attrs.frozen
+class _Demand:
+    """What a test needs, and what the dialect says of it.
+
+    Attributes:
+        dialect: its name.
+        needed: capability -> (level, reason), of those the test needs.
+        refused: capability -> reason, of those that the dialect does not support.
+        kinds: the errors by which it may be refused.
+        deviation: why the test is replaced or left out, or "".
+    """
+
+    dialect: str
+    needed: Mapping[str, tuple[str, str]]
+    refused: Mapping[str, str]
+    kinds: tuple[type[BaseException], ...]
+    deviation: str
+
+    @classmethod
+    def of(cls, item: pytest.Item) -> "_Demand":
+        declared = _declaration(item)
+        marks = list(item.iter_markers(REQUIRES))
+        needed = {name: declared.levels[name] for mark in marks for name in mark.args if name in declared.levels}
+        refused = {name: reason for name, (level, reason) in needed.items() if level == "unsupported"}
+        kinds = tuple(kind for mark in marks for kind in mark.kwargs["refusal"])
+        deviation = next((str(mark.args[0]) for mark in item.iter_markers(DEVIATES)), "")
+        return cls(declared.dialect, needed, refused, kinds, deviation)
+
+    def refused_by(self, error: BaseException) -> bool:
+        """Tell whether an error is the refusal that the declaration promises."""
+        return bool(self.refused) and is_clear_refusal(error, self.kinds)
+
+
 def _judge(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, area: str) -> Result:
     """Return the result of a report that decides; change the report where pytest and the declaration disagree."""
-    declared = _declaration(item)
-    marks = list(item.iter_markers(REQUIRES))
-    needed = {name: declared.levels[name] for mark in marks for name in mark.args if name in declared.levels}
-    deviation = next((str(mark.args[0]) for mark in item.iter_markers(DEVIATES)), "")
-    result = Result(report.nodeid, module_of(item), area, declared.dialect, needed)
+    demand = _Demand.of(item)
+    result = Result(report.nodeid, module_of(item), area, demand.dialect, demand.needed)
     if report.skipped or hasattr(report, "wasxfail"):
-        return _skipped(report, result, deviation)
-    refused = {name: reason for name, (level, reason) in needed.items() if level == "unsupported"}
-    if refused and report.when != "teardown":
-        kinds = tuple(kind for mark in marks for kind in mark.kwargs["refusal"])
-        return _unsupported(report, result, refused, call.excinfo, kinds)
+        return _skipped(report, result, demand.deviation)
+    if demand.refused and report.when != "teardown":
+        return _unsupported(report, result, demand, call.excinfo)
     if report.failed:
         return result
-    if deviation:
-        return attrs.evolve(result, status=DEVIANT, reason=deviation)
-    emulated = any(level == "emulated" for level, _ in needed.values())
+    if demand.deviation:
+        return attrs.evolve(result, status=DEVIANT, reason=demand.deviation)
+    emulated = any(level == "emulated" for level, _ in demand.needed.values())
     return attrs.evolve(result, status=EMULATED if emulated else PASSED)
 
 
@@ -250,22 +281,18 @@ def _skipped(report: pytest.TestReport, result: Result, deviation: str) -> Resul
 
 
 def _unsupported(
-    report: pytest.TestReport,
-    result: Result,
-    refused: Mapping[str, str],
-    excinfo: pytest.ExceptionInfo[BaseException] | None,
-    kinds: tuple[type[BaseException], ...],
+    report: pytest.TestReport, result: Result, demand: _Demand, excinfo: pytest.ExceptionInfo[BaseException] | None
 ) -> Result:
-    named = ", ".join(refused)
+    named = ", ".join(demand.refused)
     if excinfo is None:
         report.outcome = "failed"
         report.longrepr = f"{result.dialect} declares {named} unsupported, but this test passes; declare what is true"
         return result
-    if not is_clear_refusal(excinfo.value, kinds):
+    if not demand.refused_by(excinfo.value):
         text = f"{result.dialect} declares {named} unsupported; it must refuse it with a clear error, and did not"
         report.sections.append(("conformance", text))
         return result
-    reason = "; ".join(refused.values())
+    reason = "; ".join(demand.refused.values())
     path, line, _ = report.location
     report.outcome = "skipped"
     report.longrepr = (path, (line or 0) + 1, f"refused: {reason}")

@@ -152,6 +152,7 @@ class TestEnter(Suite):
         assert calls.program(work) == ({"tenant": "t", "actor": "a"}, {"tenant": "t", "actor": "c"})
 
     def test_connections_know_nothing_else(self, calls: Bench) -> None:
+        calls.program(lambda call: self.entered(call, {"tenant": "t"}))
         with pytest.raises(ConfigurationError) as caught:
             calls.program(lambda call: self.entered(call, {"tenant": "t", "colour": "red"}))
         assert caught.value.code == "bad-parameter"
