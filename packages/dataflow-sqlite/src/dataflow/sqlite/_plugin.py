@@ -26,6 +26,7 @@ def dataflow_dialects() -> Iterable[DialectSpec]:
         "upsert": "emulated: existing keys are looked up in the same transaction",
         "isolation": "emulated: every transaction is serializable",
         "concurrent_writers": "unsupported: SQLite has one writer; others wait for it",
+        "grants": "unsupported: a file has no users",
     }
     editor = "dataflow.sqlite.migration.editor:SQLiteEditor"
     return [DialectSpec("sqlite", ("sqlite",), "dataflow.sqlite.dialect:SQLite", capabilities, editor)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from dataflow.changelog import change_log
 from dataflow.dialect import COUNT, Command, Program, RolePrivileges, TablePrivileges, refuse_unsupported, support
 from dataflow.enterprise.protection.decision import Request
 from dataflow.enterprise.protection.feature import labels_of
@@ -118,9 +119,13 @@ def grant(db: "DataFlow", role: str, *, apply: bool = False) -> list[str]:
 def _carried_out(core: "Core", granted: RolePrivileges, *, apply: bool) -> Program[list[str]]:
     """Return the statements; with `apply`, carry them out, all or none.
 
+    The audit log is made then where it is missing: the role could not, and whoever passes the protection is recorded.
+
     Raises:
         ConfigurationError: the role has more by other ways, which these statements cannot close; nothing is done.
     """
+    if apply and support(core.dialect, "change_log").level != "unsupported":
+        yield from change_log(core.dialect).log_create()
     statements = yield from core.dialect.grants(granted)
     if not apply:
         return statements
@@ -199,7 +204,7 @@ class Enforced:
             if name not in self._uses:
                 self._uses[name] = uses_of(self._core.models[name])
             for use in self._uses[name]:
-                if not _permits(policy, use.requests):
+                if not _permits(policy, use.done):
                     if _has(table, use.needs):
                         return False
                     refused = True

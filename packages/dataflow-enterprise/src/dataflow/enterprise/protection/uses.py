@@ -35,11 +35,17 @@ class Use:
         operation: its name.
         needs: the privileges without any of which the database refuses it.
         requests: what the policy has to permit, all of it.
+        done: what it does, where the policy is asked about more, for the text of SQL does not tell.
     """
 
     operation: str
     needs: frozenset[Need]
     requests: tuple[Request, ...]
+    done: tuple[Request, ...] = attrs.field()
+
+    @done.default
+    def _as_asked(self) -> tuple[Request, ...]:
+        return self.requests
 
 
 def uses_of(model: "BoundModel") -> list[Use]:
@@ -185,9 +191,9 @@ class _Uses:
         """Yield what SQL of the user's own may do: an INSERT need not name the columns, an UPDATE does."""
         every = self._sql("create", *self.model.spec.fields)
         for name in self.columns:
-            yield Use("sql", _needs(insert={name}), every)
-            known = name in self.model.spec.fields
-            yield Use("sql", _needs(update={name}), self._sql("update", *([name] if known else [])))
+            known = [name] if name in self.model.spec.fields else []
+            yield Use("sql", _needs(insert={name}), every, self._sql("create", *known))
+            yield Use("sql", _needs(update={name}), self._sql("update", *known))
         yield Use("sql", frozenset({DELETE}), (*self._sql("delete"), *cascades(self.model, self.labels)))
 
     def _sql(self, effect: str, *fields: str) -> tuple[Request, ...]:
