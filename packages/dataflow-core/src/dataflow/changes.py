@@ -4,7 +4,7 @@ Migration engines find `Change`s by comparing catalogs; a dialect's `SchemaEdito
 makes them, what each locks, and how to read and build schemas. Knows no database and no model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
@@ -14,6 +14,8 @@ from dataflow.dialect import Program
 
 T = TypeVar("T")
 Mode = Literal["together", "apart", "outside", "batches"]
+SWAPPED = "dataflow_swapped"
+"""What is called so for a moment, while names are swapped."""
 
 
 @attrs.frozen
@@ -38,6 +40,31 @@ class Change:
     before: Any = None
     after: Any = None
     value: str | None = None
+
+
+def renaming(pairs: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Return in which steps names change, so that none is taken: one for each name, but one for names that swap.
+
+    Args:
+        pairs: (old name, new name), in an order in which no name is taken, but for those that swap.
+
+    Returns:
+        For each step (old name, new name) of what it renames, in order; names that swap go by way of `SWAPPED`.
+    """
+    left, steps = dict(pairs), []
+    while left:
+        first = next(iter(left))
+        names = [first]
+        while left.get(names[-1], first) not in names:
+            names.append(left[names[-1]])
+        if left.get(names[-1]) == first and len(names) > 1:
+            moves = [(first, SWAPPED), *zip(names[:0:-1], [first, *names[:1:-1]], strict=True), (SWAPPED, names[1])]
+        else:
+            moves = [(first, left[first])]
+            names = [first]
+        steps.append(moves)
+        left = {old: new for old, new in left.items() if old not in names}
+    return steps
 
 
 @attrs.frozen
@@ -98,7 +125,7 @@ class SchemaEditor(Protocol):
 
         Changes come in an order that suits databases where everything can be altered: what is in the way is dropped
         first, then tables, columns, keys, indexes, foreign keys, views, triggers are made. One step may make several
-        changes, and one change may take several steps.
+        changes, and one change may take several steps. Names of tables or columns may swap (see `renaming`).
         """
         ...
 

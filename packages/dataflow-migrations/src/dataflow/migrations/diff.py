@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from dataflow.catalog import Catalog, Column, Constraint, Index, Table, View
-from dataflow.changes import Change
+from dataflow.changes import SWAPPED, Change
 from dataflow.migrations.renames import Renames, with_sequences
 from dataflow.migrations.words import identifiers
 
@@ -97,10 +97,19 @@ class _Difference:
         todo = self.phases["rename_constraint"] + self.phases["rename_index"]
         order: list[Change] = []
         while todo:
-            taken = {change.before.name for change in todo}
-            order += [change for change in todo if change.name not in taken] or todo
-            todo = [change for change in todo if change not in order]
+            taken = {self._place(change, change.before.name) for change in todo}
+            free = [change for change in todo if self._place(change, change.name) not in taken]
+            if not free:  # names swap
+                aside, todo[0] = _aside(todo[0])
+                free = [aside]
+            order += free
+            todo = [change for change in todo if change not in free]
         self.phases["rename_constraint"], self.phases["rename_index"] = order, []
+
+    def _place(self, change: Change, name: str) -> tuple[str, str]:
+        """Return where a name of a constraint or index is taken: in the whole schema, or in its table."""
+        indexed = change.kind == "rename_index" or change.before.kind in ("primary key", "unique", "exclude")
+        return ("" if indexed and not (self.loose and change.kind == "rename_constraint") else change.table), name
 
     # -- whole tables ---------------------------------------------------------------------------------------------
     def _drop_table(self, table: Table) -> None:
@@ -388,6 +397,13 @@ class _TableDifference:
         for name, after in wanted.items():
             if found.get(name) != after:
                 self.add(f"create_{kind}", name, after=after)
+
+
+def _aside(change: Change) -> tuple[Change, Change]:
+    """Return the renaming of a constraint or index by way of another name."""
+    between = attrs.evolve(change.after, name=SWAPPED)
+    aside = attrs.evolve(change, name=SWAPPED, after=between)
+    return aside, attrs.evolve(change, before=attrs.evolve(change.before, name=SWAPPED))
 
 
 def _replaced(found: Catalog, wanted: Catalog) -> frozenset[str]:

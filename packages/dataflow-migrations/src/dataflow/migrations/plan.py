@@ -64,7 +64,7 @@ class Question:
     Attributes:
         kind: "rename" or "value".
         table: the table.
-        column: the new column.
+        column: the new column; "" where it is about the table.
         candidates: for a rename, the columns that it may have been.
         hint: what to write where.
     """
@@ -75,9 +75,14 @@ class Question:
     candidates: tuple[str, ...] = ()
     hint: str = ""
 
+    @property
+    def name(self) -> str:
+        """Of what it is about: "table.column", or "table"."""
+        return f"{self.table}.{self.column}" if self.column else self.table
+
     def __str__(self) -> str:
         if self.kind == "rename":
-            return f"was {self.table}.{self.column} called {' or '.join(self.candidates)} before? {self.hint}"
+            return f"was {self.name} called {' or '.join(self.candidates)} before? {self.hint}"
         return f"what do existing rows of {self.table} get as {self.column}? {self.hint}"
 
 

@@ -20,6 +20,7 @@ from dataflow.migrations.diff import changes, renameable
 from dataflow.migrations.journal import Journal, Registered
 from dataflow.migrations.plan import Plan, PlannedStep, Question
 from dataflow.migrations.renames import Renames
+from dataflow.migrations.renaming import declared
 from dataflow.migrations.risk import RiskLevel, level_of
 from dataflow.migrations.target import target
 from dataflow.plugins import specs
@@ -129,7 +130,7 @@ class Planner:
         desired = yield from self.editor.desired(self._build(models))
         registered = yield from self.journal.registered()
         self._check(wishes, found, desired)
-        renames = self._renames(models, found, wishes)
+        renames, asked = declared(models, found, wishes.renames, registered)
         owned = {table: entry.owned for table, entry in registered.items()}
         owned |= {new: owned[old] for old, new in renames.tables.items() if old in owned}
         moved = renames.apply(found)
@@ -144,7 +145,7 @@ class Planner:
             found.fingerprint,
             self.steps(found, wanted, found_changes),
             tuple(notes),
-            (*_rename_questions(moved, wanted, wishes), *_value_questions(moved, found_changes)),
+            (*asked, *_rename_questions(moved, wanted, wishes), *_value_questions(moved, found_changes)),
         )
         plan = attrs.evolve(plan, notes=(*plan.notes, *(note for rule in self._rules("lint") for note in rule(plan))))
         return Draft(plan, found, desired, wanted, found_changes, registered, renames)
@@ -199,23 +200,6 @@ class Planner:
                     msg = f"{option}: there is no {name!r}"
                     hint = f"did you mean {close!r}?" if close else "write table.column"
                     raise InputError(msg, hint=hint, code="unknown-name")
-
-    def _renames(self, models: Sequence["BoundModel"], found: Catalog, wishes: Wishes) -> Renames:
-        tables: dict[str, str] = {}
-        for model in models:
-            new = model.spec.table
-            old = wishes.renames.get(new, model.spec.options.get("renamed_from"))
-            if old and old in found.tables and new not in found.tables:
-                tables[old] = new
-        columns: dict[str, dict[str, str]] = {}
-        before = {new: old for old, new in tables.items()}
-        for model in models:
-            table = found.tables.get(before.get(model.spec.table, model.spec.table))
-            for field in model.spec.fields.values() if table is not None else ():
-                was = wishes.renames.get(f"{model.spec.table}.{field.name}", field.renamed_from)
-                if table is not None and was and was in table.columns and field.name not in table.columns:
-                    columns.setdefault(model.spec.table, {})[was] = field.name
-        return Renames(tables, columns)
 
     def _values(self, models: Sequence["BoundModel"], wishes: Wishes) -> dict[tuple[str, str], str]:
         """Return what existing rows get, as the caller says."""

@@ -87,8 +87,6 @@ def answers(plan: Plan) -> dict[str, Any]:
         if question.kind != "rename":
             continue
         names = " / ".join(question.candidates)
-        given = input(
-            f"Was {question.table}.{question.column} called {names} before? [name, or empty: it is new] "
-        ).strip()
-        renames[f"{question.table}.{question.column}"] = given or None
+        given = input(f"Was {question.name} called {names} before? [name, or empty: it is new] ").strip()
+        renames[question.name] = given or None
     return {"renames": renames} if renames else {}

@@ -1,7 +1,7 @@
 """A catalog as it is once tables and columns have other names, so that the rest can be compared name by name."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
@@ -106,8 +106,10 @@ class Renames:
     def changes(self, found: Catalog) -> tuple[list[Change], list[Change]]:
         """Return the renaming of tables, and that of columns, each in an order in which no name is taken.
 
+        Names that swap come one after another.
+
         Raises:
-            InputError: a new name is taken by something that stays, or names are swapped.
+            InputError: a new name is taken by something that stays.
         """
         tables = [
             Change("rename_table", new, new, before=old, after=new)
@@ -180,12 +182,53 @@ def _index(index: Index, own: Mapping[str, str]) -> Index:
     )
 
 
+def _ring(name: str, renames: Mapping[str, str]) -> list[str]:
+    """Return the names, from one on, that change in a ring; none where they do not."""
+    ring, later = [name], renames[name]
+    while later != name:
+        if later not in renames or later in ring:
+            return []
+        ring.append(later)
+        later = renames[later]
+    return ring
+
+
+def pending(declared: Mapping[str, str], there: Collection[str]) -> tuple[dict[str, str], list[list[str]]]:
+    """Sort declarations that something was renamed: those stay declared when they are done.
+
+    Args:
+        declared: old name -> new name.
+        there: the names that are there.
+
+    Returns:
+        Those that are to be done, for the new name is free, or gets free; and the rings among them, whose names are
+        there before and after.
+    """
+    left = {old: new for old, new in declared.items() if old in there and old != new}
+    while True:
+        stuck = [old for old, new in left.items() if new in there and new not in left]
+        if not stuck:
+            break
+        for old in stuck:
+            del left[old]
+    rings: list[list[str]] = []
+    for old in left:
+        ring = _ring(old, left)
+        if ring and not any(old in each for each in rings):
+            rings.append(ring)
+    return left, rings
+
+
 def _in_order(renames: Mapping[str, str], taken: set[str], what: str) -> list[tuple[str, str]]:
     todo, order = dict(renames), []
     while todo:
         free = next((old for old, new in todo.items() if new not in taken), None)
         if free is None:
             old, new = next(iter(todo.items()))
+            ring = _ring(old, todo)
+            if ring:
+                order += [(name, todo.pop(name)) for name in ring]
+                continue
             msg = f"the {what} {old!r} cannot be renamed to {new!r}, which exists"
             raise InputError(msg, hint="rename or drop that one in a migration of its own first", code="name-taken")
         taken = taken - {free} | {todo[free]}

@@ -6,9 +6,9 @@ from typing import Any
 import attrs
 
 from dataflow.catalog import Column
-from dataflow.changes import Change
+from dataflow.changes import SWAPPED, Change
 from dataflow.postgres.migration import types
-from dataflow.postgres.migration.draft import Draft, commented, named
+from dataflow.postgres.migration.draft import Draft, commented, named, swapping
 from dataflow.postgres.migration.names import not_null_check
 from dataflow.postgres.migration.rights import column_grants
 from dataflow.postgres.migration.tables import column as written
@@ -372,9 +372,16 @@ def drop_column(draft: Draft, change: Change) -> None:
 
 def rename_column(draft: Draft, change: Change) -> None:
     """Rename a column, with what PostgreSQL has named after it."""
-    old, new, table = named(change.before), change.name, change.table
-    more, less = draft.follow([((table, old), (table, new))])
-    sql, back = (
-        draft.alter(table, f"RENAME COLUMN {draft.quote(a)} TO {draft.quote(b)}") for a, b in ((old, new), (new, old))
-    )
-    draft.add("rename_column", f"rename column {table}.{old} to {new}", table, (sql, *more), inverse=(*less, back))
+    table = change.table
+    moves = draft.moves(named(change.before), table)
+    sql: list[str] = []
+    inverse: list[str] = []
+    for old, new in moves:
+        more, less = draft.follow([((table, old), (table, new))])
+        sql += [draft.alter(table, f"RENAME COLUMN {draft.quote(old)} TO {draft.quote(new)}"), *more]
+        inverse[:0] = [*less, draft.alter(table, f"RENAME COLUMN {draft.quote(new)} TO {draft.quote(old)}")]
+    names = [old for old, _ in moves if old != SWAPPED]
+    if names:
+        said = f"rename column {table}.{names[0]} to {change.name}"
+        said = said if len(moves) == 1 else swapping("columns", [f"{table}.{name}" for name in names])
+        draft.add("rename_column", said, table, sql, inverse=inverse)

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from dataflow.catalog import Catalog, Column, Index, Table
-from dataflow.changes import Change, Mode, Step
+from dataflow.changes import Change, Mode, Step, renaming
 from dataflow.postgres.migration.facts import FACTS, stronger
 from dataflow.postgres.migration.names import Given, Place, following
 from dataflow.postgres.migration.rights import Rights
@@ -65,6 +65,7 @@ class Draft:
         }
         self._given = server.given
         self._before = {change.name: named(change.before) for change in changes if change.kind == "rename_table"}
+        self._moves = dict(_moves(changes))
 
     # -- what is there --------------------------------------------------------------------------------------------
     def table(self, name: str) -> Table | None:
@@ -77,6 +78,15 @@ class Draft:
     def before(self, name: str) -> str:
         """Return the name that a table has before all renaming."""
         return self._before.get(name, name)
+
+    def moves(self, name: str, table: str = "") -> list[tuple[str, str]]:
+        """Return what a step renames that begins with a table, or a column of one; nothing where another's step does.
+
+        Args:
+            name: before.
+            table: of a column.
+        """
+        return self._moves.get((table, name), [])
 
     def defers(self, name: str) -> bool:
         """Tell whether what a table checks at the end of a transaction would be in the way of altering it."""
@@ -193,6 +203,7 @@ class Draft:
         inverse: Iterable[str] | None = None,
         far: Iterable[str] = (),
         locked: str | None = None,
+        also: Iterable[str] = (),
         mode: Mode = "together",
         details: Mapping[str, Any] | None = None,
         **other: Any,
@@ -207,6 +218,7 @@ class Draft:
             inverse: statements that undo it.
             far: other tables that are locked.
             locked: name of what is locked, where that is not `table`.
+            also: other tables that are locked as that is.
             mode: see `Step`.
             details: see `Step`.
             other: fields of `Step` that differ from the facts.
@@ -214,8 +226,8 @@ class Draft:
         fact = FACTS[operation]
         locks: dict[str, str] = {}
         near = table if locked is None else locked
-        for name in [near, *self.parts(near)] if near and fact.lock else []:
-            locks[name] = fact.lock
+        for each in [near, *also] if near and fact.lock else []:
+            locks |= dict.fromkeys([each, *self.parts(each)], fact.lock)
         for name in far if fact.far else ():
             locks[name] = stronger(locks.get(name, ""), fact.far)
         step = Step(
@@ -249,10 +261,28 @@ class Draft:
         return f"ALTER TABLE {self.quote(table)} {', '.join(actions)}"
 
 
+def _moves(changes: Iterable[Change]) -> Iterable[tuple[Place, list[tuple[str, str]]]]:
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for change in changes:
+        if change.kind in ("rename_table", "rename_column"):
+            table = change.table if change.kind == "rename_column" else ""
+            pairs.setdefault(table, []).append((named(change.before), change.name))
+    for table, own in pairs.items():
+        for moves in renaming(own):
+            yield (table, moves[0][0]), moves
+
+
 def named(what: Any) -> str:
     """Return the name of an object, or the name itself."""
     name: str = getattr(what, "name", what)
     return name
+
+
+def swapping(what: str, names: Sequence[str]) -> str:
+    """Say that names swap."""
+    if len(names) == 2:
+        return f"swap the names of {what} {names[0]} and {names[1]}"
+    return f"swap the names of {what} {', '.join(names)} in a ring"
 
 
 def commented(kind: str, name: str, comment: str | None) -> str:

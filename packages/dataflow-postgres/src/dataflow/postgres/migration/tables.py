@@ -1,10 +1,10 @@
 """Steps for whole tables, and how columns are written."""
 
 from dataflow.catalog import Column, Table
-from dataflow.changes import Change
+from dataflow.changes import SWAPPED, Change
 from dataflow.errors import SchemaError
 from dataflow.postgres.migration.catalog import setting
-from dataflow.postgres.migration.draft import Draft, commented, named
+from dataflow.postgres.migration.draft import Draft, commented, named, swapping
 
 _SHAPES = ("partition by ", "partition of ", "inherits ")
 _SECURITY = {
@@ -100,17 +100,19 @@ def drop_table(draft: Draft, change: Change) -> None:
 
 def rename_table(draft: Draft, change: Change) -> None:
     """Rename a table, with what PostgreSQL has named after it and its columns."""
-    old, new = named(change.before), change.name
-    table = draft.found.tables[old]
-    sql, inverse = draft.follow(((old, column), (new, column)) for column in table.columns)
-    draft.add(
-        "rename_table",
-        f"rename table {old} to {new}",
-        new,
-        (draft.alter(old, f"RENAME TO {draft.quote(new)}"), *sql),
-        inverse=(*inverse, draft.alter(new, f"RENAME TO {draft.quote(old)}")),
-        locked=old,
-    )
+    moves = draft.moves(named(change.before))
+    sql: list[str] = []
+    inverse: list[str] = []
+    back = {new: old for old, new in moves}
+    for old, new in moves:
+        table = draft.found.tables[back[old] if old == SWAPPED else old]
+        more, less = draft.follow(((old, column), (new, column)) for column in table.columns)
+        sql += [draft.alter(old, f"RENAME TO {draft.quote(new)}"), *more]
+        inverse[:0] = [*less, draft.alter(new, f"RENAME TO {draft.quote(old)}")]
+    names = [old for old, _ in moves if old != SWAPPED]
+    if names:
+        said = f"rename table {names[0]} to {change.name}" if len(moves) == 1 else swapping("tables", names)
+        draft.add("rename_table", said, change.name, sql, inverse=inverse, locked=names[0], also=names[1:])
 
 
 def alter_table(draft: Draft, change: Change) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import attrs
 
 from dataflow.catalog import Catalog, Constraint, Table
-from dataflow.changes import Change, Step
+from dataflow.changes import SWAPPED, Change, Step, renaming
 from dataflow.errors import SchemaError
 from dataflow.sqlite.migration.aside import table_after
 from dataflow.sqlite.migration.catalog import resolved
@@ -251,16 +251,18 @@ def _addable(change: Change) -> bool:
 
 def rename_steps(alteration: Alteration) -> list[Step]:
     """Return the steps that rename a table's columns."""
-    table = alteration.name
-    return [
-        Step(
+    table, steps = alteration.name, []
+    for moves in renaming(alteration.columns):
+        names = [old for old, _ in moves if old != SWAPPED]
+        swaps = f"swap the names of columns {', '.join(f'{table}.{name}' for name in names)}"
+        step = Step(
             "rename_column",
-            f"rename column {table}.{old} to {new}",
+            f"rename column {table}.{moves[0][0]} to {moves[0][1]}" if len(moves) == 1 else swaps,
             table,
-            (rename_column(table, old, new),),
-            (rename_column(table, new, old),),
+            tuple(rename_column(table, old, new) for old, new in moves),
+            tuple(rename_column(table, new, old) for old, new in reversed(moves)),
             locks={table: "WRITE"},
             details={"clears": sorted({alteration.old, table})},
         )
-        for old, new in alteration.columns
-    ]
+        steps.append(step)
+    return steps

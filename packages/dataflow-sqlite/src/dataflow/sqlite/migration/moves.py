@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from dataflow.catalog import Catalog, Table
+from dataflow.changes import renaming
 from dataflow.errors import SchemaError
 from dataflow.sqlite.migration.aside import after
 from dataflow.sqlite.migration.catalog import resolved
@@ -15,7 +16,7 @@ from dataflow.sqlite.migration.tokens import quoted, renamed
 def moved(
     found: Catalog,
     wanted: Catalog,
-    tables: Sequence[tuple[str, str]],
+    tables: Sequence[Sequence[tuple[str, str]]],
     columns: Mapping[str, Sequence[tuple[str, str]]],
 ) -> dict[str, Table]:
     """Return the tables of a catalog after renaming, by their new names.
@@ -23,14 +24,15 @@ def moved(
     Args:
         found: the catalog.
         wanted: the catalog afterwards: for keys of tables that foreign keys refer to.
-        tables: (old name, new name), in order.
+        tables: what `dataflow.changes.renaming` returns.
         columns: new name of a table -> (old name, new name) of columns, in order.
 
     Raises:
         SchemaError: SQLite refuses.
     """
-    names = dict(tables)
-    touched = {old for old, _ in tables} | {old for old in found.tables if names.get(old, old) in columns}
+    names = {moves[0][0]: moves[-1][1] for moves in tables}
+    names |= dict(pair for moves in tables for pair in moves[1:-1])
+    touched = {*names} | {old for old in found.tables if names.get(old, old) in columns}
     if not touched:
         return dict(found.tables)
     concerned = {
@@ -38,8 +40,9 @@ def moved(
         for name, table in found.tables.items()
         if name in touched or any(key.target in touched for key in table.constraints)
     }
-    statements = [rename_table(old, new) for old, new in tables]
-    statements += [rename_column(table, old, new) for table, pairs in columns.items() for old, new in pairs]
+    statements = [rename_table(old, new) for moves in tables for old, new in moves]
+    for table, pairs in columns.items():
+        statements += [rename_column(table, old, new) for moves in renaming(pairs) for old, new in moves]
     made = [table.sql for table in concerned.values()]
     made += [index.definition for table in concerned.values() for index in table.indexes.values()]
     try:
@@ -48,11 +51,11 @@ def moved(
         msg = f"SQLite cannot rename that: {error}"
         raise SchemaError(msg, hint="rename in a migration of its own", code="cannot-rename") from error
     rest = {name: table for name, table in found.tables.items() if name not in concerned}
-    words = {old.lower(): new for old, new in tables}
-    for name, table in concerned.items():
+    words = {old.lower(): new for old, new in names.items()}
+    for name, before in concerned.items():
         called = names.get(name, name)
         own = {old.lower(): new for old, new in columns.get(called, ())}
-        rest[called] = _hung(there[called], table, words | own)
+        rest[called] = _hung(there[called], before, words | own)
     return rest
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from dataflow.catalog import Catalog, Index, Table, Trigger, View
-from dataflow.changes import Change, Step
+from dataflow.changes import SWAPPED, Change, Step, renaming
 from dataflow.errors import NotYetAvailable
 from dataflow.sqlite.migration.alteration import STRUCTURE, Alteration, Surroundings, rename_steps
 from dataflow.sqlite.migration.moves import moved, rename_table
@@ -48,6 +48,7 @@ class Planner:
         self.wanted = wanted
         self.changes = changes
         self.names = {_old(change): change.name for change in self._of("rename_table")}
+        self.moves = renaming(self.names.items())
         self.gone_tables = {change.name for change in self._of("drop_table")}
         self.views: dict[str, View] = {}
         self.triggers: dict[str, Trigger] = {}
@@ -66,7 +67,7 @@ class Planner:
             *(self._drop_trigger(trigger) for trigger in self.triggers.values()),
             *(self._drop_index(change) for change in self._of("drop_index")),
             *(self._drop_table(change) for change in self._of("drop_table")),
-            *(self._rename_table(change) for change in self._of("rename_table")),
+            *(self._rename_tables(moves) for moves in self.moves),
             *(step for each in alterations for step in (*rename_steps(each), *each.steps())),
             *(self._create_table(change) for change in self._of("create_table")),
             *(self._rename_index(change) for change in self._of("rename_index")),
@@ -153,7 +154,7 @@ class Planner:
                 structure.setdefault(change.table, []).append(change)
         back = {new: old for old, new in self.names.items()}
         created = {change.name for change in self._of("create_table")}
-        tables = moved(self.found, self.wanted, list(self.names.items()), columns)
+        tables = moved(self.found, self.wanted, self.moves, columns)
         return [
             Alteration(back.get(name, name), tables[name], columns.get(name, ()), structure.get(name, ()), around)
             for name in {**columns, **structure}
@@ -169,12 +170,15 @@ class Planner:
             for trigger in table.triggers.values():
                 yield trigger.name, trigger.definition
 
-    def _rename_table(self, change: Change) -> Step:
-        old, new = _old(change), change.name
-        there, back = rename_table(old, new), rename_table(new, old)
+    def _rename_tables(self, moves: Sequence[tuple[str, str]]) -> Step:
+        sql = tuple(rename_table(old, new) for old, new in moves)
+        back = tuple(rename_table(new, old) for old, new in reversed(moves))
+        old, new = moves[0][0], self.names[moves[0][0]]
+        names = [name for name, _ in moves if name != SWAPPED]
+        said = f"rename table {old} to {new}" if len(moves) == 1 else f"swap the names of tables {', '.join(names)}"
         return Step(
-            "rename_table", f"rename table {old} to {new}", new, (there,), (back,),
-            locks={new: "WRITE"}, details={"clears": sorted((old, new))},
+            "rename_table", said, new, sql, back,
+            locks={self.names[name]: "WRITE" for name in names}, details={"clears": sorted({*names, new})},
         )  # fmt: skip
 
     def _drop_table(self, change: Change) -> Step:
@@ -230,7 +234,7 @@ class Planner:
             "rename_index",
             f"rename index {old.name} to {new.name}",
             change.table,
-            (f"DROP INDEX {quoted(old.name)}", new.definition),
+            (f"DROP INDEX {quoted(old.name)}", _called(new.definition, new.name)),
             (f"DROP INDEX {quoted(new.name)}", _called(new.definition, old.name)),
             locks={change.table: "WRITE"},
             scans=True,
