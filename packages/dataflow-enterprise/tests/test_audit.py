@@ -1039,3 +1039,21 @@ def test_a_day_as_a_value_is_its_own(place):
     register(db)
     db.express_sync.create("Ledger", {"name": "a", "day": date.max})
     assert db.express_sync.call("audit", "Ledger")["entries"][0]["new"]["day"] == date.max
+
+
+def test_entries_of_all_models_name_their_table_and_options_are_checked(place):
+    db = place.flow()
+    model(db, multi_tenant=True)
+    for tenant in ("acme", "bolt"):
+        with db.tenant(tenant):
+            db.express_sync.create("User", {"name": tenant})
+    with db.all_tenants(reason="look"):
+        pass
+    log = AuditLogSync(db)
+    assert [entry["table"] for entry in log.entries()["entries"]] == ["users", "users", ""]
+    assert [entry["tenant"] for entry in log.entries("User", tenant_id="bolt")["entries"]] == ["bolt"]
+    for options in ({"limit": 0}, {"limit": "x"}, {"newest_first": "yes"}, {"actor": 5}, {"cursor": "zz"}):
+        for name in (None, "User"):
+            with pytest.raises(InputError) as caught:
+                log.entries(name, **options)
+            assert caught.value.code in ("bad-parameter", "bad-cursor")

@@ -10,8 +10,7 @@ from dataflow.dialect import Program
 from dataflow.enterprise.audit import trail, whole
 from dataflow.enterprise.audit.chain import Checkpoint, Report
 from dataflow.enterprise.audit.images import decode_image, stored_image
-from dataflow.errors import InputError, Problem, SchemaError
-from dataflow.plan.operation import KEY
+from dataflow.errors import InputError, SchemaError
 from dataflow.session import Call, atomic
 
 if TYPE_CHECKING:
@@ -83,31 +82,16 @@ class _Log:
         if model is not None:
             bound = self._model(model)
             operation = bound.operation("audit")
-            fields, found = operation.split(options)
-            attributes, faults = operation._read(found)  # noqa: SLF001
-            if faults:
-                raise bound.refuse(faults, "audit")
-            del fields
-            key = found.get(KEY, found.get("id"))
-            stored = None if key is None else operation._stored(key, None)  # noqa: SLF001
-            return trail.read_entries(self._core, bound, trail.Wanted(key=stored, **attributes))
+            _, found = operation.split(options)
+            return trail.read_entries(self._core, bound, operation.wanted(found, tenant=found.get("tenant_id")))
         unknown = set(options) - {"actor", "date_range", "limit", "cursor", "newest_first"}
         if unknown:
             msg = f"without a model, entries takes no {', '.join(sorted(unknown))}"
             raise InputError(msg, hint="name the model: entries('User', …)", code="unknown-parameter")
-        newest_first = bool(options.get("newest_first", False))
-        between = trail.read_range(options.get("date_range"))
-        cursor = options.get("cursor")
-        after = None if cursor is None else trail.read_cursor(cursor, newest_first=newest_first)
-        for found in (between, after):
-            if isinstance(found, Problem):
-                raise InputError(found.message, hint=found.hint, code=found.code)
-        start, end = between  # type: ignore[misc]
-        wanted = trail.Wanted(
-            start=start, end=end, actor=options.get("actor"), limit=options.get("limit"), after=after,  # type: ignore[arg-type]
-            newest_first=newest_first,
-        )  # fmt: skip
-        return trail.read_entries(self._core, None, wanted)
+        attributes, faults = trail.read_options(options)
+        if faults:
+            raise InputError(faults[0].message, hint=faults[0].hint, problems=faults, code=faults[0].code)
+        return trail.read_entries(self._core, None, trail.Wanted(**attributes))
 
     def _replay(self, model: str, at: datetime | None, *, stored: bool) -> Program[list[dict[str, Any]]]:
         bound = self._model(model)

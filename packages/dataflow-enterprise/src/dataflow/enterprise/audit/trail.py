@@ -13,7 +13,7 @@ from dataflow import types as t
 from dataflow.changelog import ChangeLog, change_log
 from dataflow.dialect import Command, Program
 from dataflow.enterprise.audit.images import decode_image, difference, order_of, record_key
-from dataflow.errors import InputError, Problem, TenancyError, suggest
+from dataflow.errors import Problem, TenancyError, suggest
 from dataflow.operations import OperationKind
 from dataflow.plan.operation import KEY, ModelOperation, Result
 from dataflow.plugins.specs import NodeSpec, Parameter
@@ -183,12 +183,14 @@ def read_entries(core: "Core", bound: "BoundModel | None", wanted: Wanted) -> Pr
         warnings.warn(f"{len(rows):,} entries were read at once; page with limit= and cursor=", stacklevel=2)
     tables = {model.spec.table: model for model in core.models.values()} if bound is None else {}
     entries = [_entry(row, tables.get(row[2], bound), query.log) for row in rows]
+    if bound is None:
+        entries = [{**entry, "table": row[2]} for entry, row in zip(entries, rows, strict=True)]
     cursor = write_cursor(rows[-1][0], newest_first=wanted.newest_first) if more and rows else None
     return {"entries": entries, "count": len(entries), "has_more": more, "next_cursor": cursor}
 
 
 def _entry(row: Sequence[Any], bound: "BoundModel | None", log: ChangeLog) -> dict[str, Any]:
-    seq, at, table, record, tenant, actor, run, node, action, before, after = row
+    seq, at, _, record, tenant, actor, run, node, action, before, after = row
     old = None if before is None else log.log_read(before)
     new = None if after is None else log.log_read(after)
     changed = difference(old, new, bound)
@@ -204,7 +206,6 @@ def _entry(row: Sequence[Any], bound: "BoundModel | None", log: ChangeLog) -> di
         "old": decode_image(bound, old, log),
         "new": decode_image(bound, new, log),
         "changed": changed,
-        **({} if bound is not None and table else {"table": table}),
     }
 
 
@@ -286,6 +287,36 @@ def _instant(value: Any, *, end: bool) -> datetime | None:
     return t.DateTimeType("utc").accept(value)
 
 
+def read_limit(value: Any) -> int | Problem | None:
+    """Read the most entries that are wanted, or None."""
+    if value is None or (type(value) is int and value >= 1):
+        return value
+    given = value if type(value) is int else kind(value)
+    return Problem("bad-parameter", f"limit takes a whole number of at least 1, got {given}")
+
+
+def read_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Read the options that are of no model: (attributes of `Wanted`, faults)."""
+    faults: list[Problem] = []
+    newest_first = options.get("newest_first", False)
+    if not isinstance(newest_first, bool):
+        faults.append(Problem("bad-parameter", f"newest_first takes True or False, got {kind(newest_first)}"))
+        newest_first = False
+    cursor = options.get("cursor")
+    found = {
+        "actions": read_actions(options.get("action_type")),
+        "range": read_range(options.get("date_range")),
+        "after": None if cursor is None else read_cursor(cursor, newest_first=newest_first),
+        "actor": _named(options.get("actor")),
+        "limit": read_limit(options.get("limit")),
+    }
+    faults += [value for value in found.values() if isinstance(value, Problem)]
+    if faults:
+        return {}, faults
+    start, end = cast("tuple[datetime | None, datetime | None]", found.pop("range"))
+    return {**found, "start": start, "end": end, "newest_first": newest_first}, []
+
+
 class Trail(ModelOperation):
     """Return the recorded changes of a model's records."""
 
@@ -305,28 +336,11 @@ class Trail(ModelOperation):
 
     def _read(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         """Read the options that name no record: (attributes of `Wanted`, faults)."""
-        faults: list[Problem] = []
-        newest_first = options.get("newest_first", False)
-        if not isinstance(newest_first, bool):
-            faults.append(Problem("bad-parameter", f"newest_first takes True or False, got {kind(newest_first)}"))
-            newest_first = False
-        cursor = options.get("cursor")
-        found = {
-            "actions": read_actions(options.get("action_type")),
-            "range": read_range(options.get("date_range")),
-            "after": None if cursor is None else read_cursor(cursor, newest_first=newest_first),
-            "actor": _named(options.get("actor")),
-            "field": self._field(options.get("field")),
-        }
-        faults += [value for value in found.values() if isinstance(value, Problem)]
-        try:
-            limit = self.whole(options, "limit", minimum=1)
-        except InputError as error:
-            faults.append(Problem(error.code, error.message, error.hint))
-        if faults:
-            return {}, faults
-        start, end = cast("tuple[datetime | None, datetime | None]", found.pop("range"))
-        return {**found, "start": start, "end": end, "limit": limit, "newest_first": newest_first}, []
+        found, faults = read_options(options)
+        field = self._field(options.get("field"))
+        if isinstance(field, Problem):
+            return {}, [*faults, field]
+        return {**found, "field": field}, faults
 
     def _field(self, name: Any) -> str | Problem | None:
         if name is None:
@@ -338,14 +352,25 @@ class Trail(ModelOperation):
     def program(self, params: Mapping[str, Any], call: Call) -> Program[dict[str, Any]]:
         _, options = self.split(params)
         self.shaped(options, call)
+        wanted = self.wanted(options, tenant=self._tenant(call))
+        return Result((yield from read_entries(self.bound.core, self.bound, wanted)))
+
+    def wanted(self, options: Mapping[str, Any], *, tenant: str | None) -> Wanted:
+        """Read which entries the options of a call ask for.
+
+        Args:
+            options: as `split` returns them.
+            tenant: whose entries, or None for everybody's.
+
+        Raises:
+            InputError: naming all that is wrong with them.
+        """
         attributes, faults = self._read(options)
         if faults:
             raise self.bound.refuse(faults, self.name)
-        tenant = self._tenant(call)
         key = options.get(KEY, options.get("id"))
         stored = None if key is None else self._stored(key, tenant)
-        wanted = Wanted(key=stored, tenant=tenant, **attributes)
-        return Result((yield from read_entries(self.bound.core, self.bound, wanted)))
+        return Wanted(key=stored, tenant=tenant, **attributes)
 
     def _stored(self, key: Any, tenant: str | None) -> dict[str, Any]:
         found, problems = {}, []
