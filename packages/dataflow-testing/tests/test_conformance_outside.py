@@ -21,6 +21,7 @@ dataflow_api = "1.0"
 ONE = {
     "shared_database": "unsupported: each instance has its own",
     "concurrent_writers": "unsupported: one writer",
+    "grants": "unsupported: there are no users",
 }
 DECLARATIONS = {
     "acme": {**ONE, "arrays": "emulated: JSON text", "regex": "unsupported: Acme knows no patterns"},

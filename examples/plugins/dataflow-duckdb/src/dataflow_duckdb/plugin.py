@@ -22,6 +22,7 @@ CAPABILITIES = {
     "context": "unsupported: nothing in DuckDB would ask whom a connection serves",
     "read_only": "unsupported: DuckDB cannot refuse the writes of one statement; read the file with another tool",
     "confinement": "unsupported: DuckDB has neither users nor policies; give each tenant a file",
+    "grants": "unsupported: DuckDB has no users",
     "change_log": "unsupported: DuckDB has no triggers; write the history in the application",
     "schema_editor": "unsupported: nobody has written one yet; change tables by hand",
     "many_processes": "unsupported: DuckDB lets one process have a file open",

@@ -31,6 +31,7 @@ from dataflow.testing.conformance.declaration import TestDeclaration
 from dataflow.testing.conformance.documents import TestJsonFilters, TestListFilters
 from dataflow.testing.conformance.errors import TestErrors
 from dataflow.testing.conformance.filters import TestFilters
+from dataflow.testing.conformance.grants import TestGrants
 from dataflow.testing.conformance.identifiers import TestIdentifiers
 from dataflow.testing.conformance.introspection import TestIntrospection
 from dataflow.testing.conformance.limits import TestLimits
@@ -75,6 +76,7 @@ SUITES: Mapping[str, type[Suite]] = {
         TestShield,
         TestConfinement,
         TestChangeLog,
+        TestGrants,
         TestErrors,
         TestSql,
         TestIntrospection,
@@ -103,6 +105,7 @@ __all__ = [
     "TestFilters",
     "TestForeignKeyActions",
     "TestForeignKeys",
+    "TestGrants",
     "TestIdentifiers",
     "TestInclude",
     "TestIntrospection",
