@@ -19,14 +19,17 @@ from dataflow.migrations.renames import Renames, with_sequences
 from dataflow.migrations.words import identifiers
 
 _PHASES = (
-    "rename_table", "rename_column", "rename_sequence", "drop_view", "drop_trigger", "drop_policy", "drop_foreign_key",
-    "drop_index", "drop_constraint", "drop_table", "keep_computed", "drop_column", "drop_unused", "create_enum",
-    "alter_enum", "create_sequence", "alter_sequence", "create_function", "alter_function", "create_table",
-    "alter_column",
-    "add_column", "own_sequence", "rename_constraint", "add_constraint", "rename_index", "create_index",
-    "add_foreign_key", "alter_table", "create_view", "alter_view", "create_trigger", "create_policy",
+    "step_aside", "rename_table", "rename_column", "rename_sequence",
+    "drop_view", "drop_trigger", "drop_policy", "drop_foreign_key", "drop_index", "drop_constraint", "drop_table",
+    "keep_computed", "drop_column", "drop_unused",
+    "create_enum", "alter_enum", "create_sequence", "alter_sequence", "create_function", "alter_function",
+    "create_table", "alter_column", "add_column", "own_sequence", "rename_constraint", "add_constraint", "rename_index",
+    "create_index", "add_foreign_key", "alter_table", "create_view", "alter_view", "create_trigger", "create_policy",
     "drop_function", "drop_sequence", "drop_enum",
 )  # fmt: skip
+
+_KEYS = ("primary key", "unique", "exclude")
+"""Constraints that have an index, whose name no table or sequence may have."""
 
 
 def changes(
@@ -90,6 +93,8 @@ class _Difference:
         self._sequences()
         self._views()
         self._free_names()
+        if not self.loose:
+            self._step_aside()
         return [change for phase in _PHASES for change in self.phases[phase]]
 
     def _free_names(self) -> None:
@@ -106,10 +111,33 @@ class _Difference:
             todo = [change for change in todo if change not in free]
         self.phases["rename_constraint"], self.phases["rename_index"] = order, []
 
+    def _step_aside(self) -> None:
+        """Give indexes another name that have one which a table gets before they are dropped or renamed themselves."""
+        soon = {change.name for change in self.phases["rename_table"]}
+        later = soon | {change.name for kind in ("create_table", "create_sequence") for change in self.phases[kind]}
+        for phase in ("drop_index", "drop_constraint", "drop_table", "rename_constraint"):
+            for place, change in enumerate(self.phases[phase]):
+                taken = later if phase == "rename_constraint" else soon
+                if phase == "drop_table":
+                    self._aside(change.table, [i for i in _indexes(change.before) if i.name in taken])
+                elif _index_of(change.before) and change.before.name in taken:
+                    (name,) = self._aside(change.table, [change.before])
+                    before = attrs.evolve(change.before, name=name)
+                    name = change.name if phase == "rename_constraint" else name
+                    self.phases[phase][place] = attrs.evolve(change, name=name, before=before)
+
+    def _aside(self, table: str, some: Iterable[Index | Constraint]) -> list[str]:
+        names = []
+        for what in some:
+            names.append(f"{SWAPPED}_{len(self.phases['step_aside'])}")
+            after = attrs.evolve(what, name=names[-1])
+            self.add("rename_index", table, names[-1], phase="step_aside", before=what, after=after)
+        return names
+
     def _place(self, change: Change, name: str) -> tuple[str, str]:
         """Return where a name of a constraint or index is taken: in the whole schema, or in its table."""
-        indexed = change.kind == "rename_index" or change.before.kind in ("primary key", "unique", "exclude")
-        return ("" if indexed and not (self.loose and change.kind == "rename_constraint") else change.table), name
+        indexed = _index_of(change.before) and not (self.loose and change.kind == "rename_constraint")
+        return "" if indexed else change.table, name
 
     # -- whole tables ---------------------------------------------------------------------------------------------
     def _drop_table(self, table: Table) -> None:
@@ -397,6 +425,15 @@ class _TableDifference:
         for name, after in wanted.items():
             if found.get(name) != after:
                 self.add(f"create_{kind}", name, after=after)
+
+
+def _index_of(what: Index | Constraint) -> bool:
+    """Tell whether something is, or has, an index."""
+    return isinstance(what, Index) or what.kind in _KEYS
+
+
+def _indexes(table: Table) -> list[Index | Constraint]:
+    return [*table.indexes.values(), *filter(_index_of, table.constraints)]
 
 
 def _aside(change: Change) -> tuple[Change, Change]:

@@ -9,9 +9,10 @@ from dataflow.catalog import Column
 from dataflow.changes import SWAPPED, Change
 from dataflow.postgres.migration import types
 from dataflow.postgres.migration.draft import Draft, commented, named, swapping
-from dataflow.postgres.migration.names import not_null_check
+from dataflow.postgres.migration.names import counter_aside, not_null_check, usual
 from dataflow.postgres.migration.rights import column_grants
 from dataflow.postgres.migration.tables import column as written
+from dataflow.postgres.migration.texts import literal
 
 BATCH = 5_000
 """Rows that are filled in one transaction."""
@@ -309,9 +310,10 @@ def _type(draft: Draft, before: Column, after: Column) -> str:
 
 def _identity(draft: Draft, table: str, before: Column, after: Column) -> None:
     name, words = draft.quote(after.name), after.identity.upper()
+    counter = _counter(draft, table, after.name)
     alter = f"ALTER COLUMN {name} "
     if not after.identity:
-        sql, back = alter + "DROP IDENTITY", alter + f"ADD GENERATED {before.identity.upper()} AS IDENTITY"
+        sql, back = alter + "DROP IDENTITY", alter + f"ADD GENERATED {before.identity.upper()} AS IDENTITY{counter}"
         draft.add(
             "drop_identity", f"count {table}.{after.name} no longer", table, (draft.alter(table, sql),),
             inverse=(draft.alter(table, back), _counted(draft, table, after.name)),
@@ -322,19 +324,32 @@ def _identity(draft: Draft, table: str, before: Column, after: Column) -> None:
         summary = f"count {table}.{after.name} {after.identity}"
         draft.add("set_identity", summary, table, (draft.alter(table, sql),), inverse=(draft.alter(table, back),))
         return
-    sql = draft.alter(table, alter + f"ADD GENERATED {words} AS IDENTITY")
+    sql = draft.alter(table, alter + f"ADD GENERATED {words} AS IDENTITY{counter}")
     draft.add(
         "add_identity_existing", f"count {table}.{after.name}", table, (sql, _counted(draft, table, after.name)),
         inverse=(draft.alter(table, alter + "DROP IDENTITY"),), scans=not draft.is_empty(table),
     )  # fmt: skip
 
 
+def _counter(draft: Draft, table: str, column: str) -> str:
+    """Name the sequence of an identity column, while another has the name that it would get by itself."""
+    usually = usual((table, column), "seq")
+    made = ("create_sequence", "", usually) in draft.changed
+    gone = any(step.operation == "drop_sequence" and step.sql[0].endswith(draft.quote(usually)) for step in draft.steps)
+    taken = made or (("drop_sequence", "", usually) in draft.changed and not gone)
+    return f" (SEQUENCE NAME {draft.quote(counter_aside(usually))})" if taken else ""
+
+
 def _counted(draft: Draft, table: str, column: str) -> str:
-    """Let a new counter go on after the highest value that is there."""
+    """Let a new counter go on after the highest value that is there; another may belong to the column as well."""
     own, name = draft.quote(table), draft.quote(column)
-    texts = [text.replace("'", "''") for text in (own, column)]
     highest = f"SELECT max({name}) FROM {own}"  # noqa: S608
-    return f"SELECT setval(pg_get_serial_sequence('{texts[0]}', '{texts[1]}'), coalesce(({highest}), 0) + 1, false)"
+    return (
+        f"SELECT setval(objid::regclass, coalesce(({highest}), 0) + 1, false) FROM pg_depend"  # noqa: S608
+        " JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid"
+        " WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype = 'i'"
+        f" AND refobjid = {literal(own)}::regclass AND attname = {literal(column)}"
+    )
 
 
 def _comment(draft: Draft, table: str, before: Column, after: Column) -> None:

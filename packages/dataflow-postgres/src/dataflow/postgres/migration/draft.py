@@ -113,6 +113,10 @@ class Draft:
         self._given, sql, inverse = following(self._given, moves, taken=taken, quote=self.quote)
         return sql, inverse
 
+    def is_given(self, name: str) -> bool:
+        """Tell whether a sequence of an identity column has a name now."""
+        return any(each.name == name and each.label == "seq" for own in self._given.values() for each in own)
+
     def renamed(self, name: str) -> str:
         """Return the name that a table that was found has after all renaming."""
         return next((new for new, old in self._before.items() if old == name), name)

@@ -16,6 +16,11 @@ def not_null_check(table: str, column: str) -> str:
     return f"dataflow_notnull_{crc32(f'{table}.{column}'.encode()):08x}"
 
 
+def counter_aside(name: str) -> str:
+    """Return what a sequence is called for a while whose name another one has yet."""
+    return f"dataflow_counter_{crc32(name.encode()):08x}"
+
+
 @attrs.frozen
 class Given:
     """Something that belongs to a column, and is mostly named after it.

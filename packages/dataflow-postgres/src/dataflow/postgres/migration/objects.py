@@ -8,6 +8,7 @@ from dataflow.catalog import Column, EnumType, Function, Sequence, View
 from dataflow.changes import Change
 from dataflow.postgres.migration.catalog import setting
 from dataflow.postgres.migration.draft import Draft, commented, named
+from dataflow.postgres.migration.names import counter_aside
 from dataflow.postgres.migration.rights import firing
 from dataflow.postgres.migration.texts import literal
 
@@ -181,8 +182,12 @@ def create_sequence(draft: Draft, change: Change) -> None:
     """Create a sequence."""
     sequence: Sequence = change.after
     name = draft.quote(sequence.name)
-    sql = [f"CREATE SEQUENCE {name} {sequence.definition}"]
-    draft.add("create_sequence", f"create sequence {sequence.name}", "", sql, inverse=(f"DROP SEQUENCE {name}",))
+    sql, inverse = [f"CREATE SEQUENCE {name} {sequence.definition}"], [f"DROP SEQUENCE {name}"]
+    if draft.is_given(sequence.name):  # an identity column counts by one of that name, and will not
+        aside = draft.quote(counter_aside(sequence.name))
+        sql.insert(0, f"ALTER SEQUENCE {name} RENAME TO {aside}")
+        inverse.append(f"ALTER SEQUENCE {aside} RENAME TO {name}")
+    draft.add("create_sequence", f"create sequence {sequence.name}", "", sql, inverse=inverse)
     _own(draft, Sequence(sequence.name, sequence.definition), sequence)
 
 
@@ -223,7 +228,10 @@ def rename_sequence(draft: Draft, change: Change) -> None:
 def drop_sequence(draft: Draft, change: Change) -> None:
     """Drop a sequence; how far it had counted goes with it."""
     sequence: Sequence = change.before
-    sql = (f"DROP SEQUENCE {draft.quote(sequence.name)}",)
+    sql = [f"DROP SEQUENCE {draft.quote(sequence.name)}"]
+    aside = draft.quote(counter_aside(sequence.name))
+    if any(aside in statement for step in draft.steps for statement in step.sql):  # the one of an identity column
+        sql.append(f"ALTER SEQUENCE {aside} RENAME TO {draft.quote(sequence.name)}")
     draft.add("drop_sequence", f"drop sequence {sequence.name}", "", sql)
 
 

@@ -44,7 +44,9 @@ def moved(
     for table, pairs in columns.items():
         statements += [rename_column(table, old, new) for moves in renaming(pairs) for old, new in moves]
     made = [table.sql for table in concerned.values()]
-    made += [index.definition for table in concerned.values() for index in table.indexes.values()]
+    taken = {name.lower() for name in names.values()}  # an index of such a name is dropped before
+    indexes = [index for table in concerned.values() for index in table.indexes.values()]
+    made += [index.definition for index in indexes if index.name.lower() not in taken]
     try:
         there = resolved(after([*made, *statements]).tables, {**found.tables, **wanted.tables})
     except sqlite3.Error as error:

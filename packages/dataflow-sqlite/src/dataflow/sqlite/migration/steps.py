@@ -66,11 +66,12 @@ class Planner:
             *(self._drop_view(view) for view in self.views.values()),
             *(self._drop_trigger(trigger) for trigger in self.triggers.values()),
             *(self._drop_index(change) for change in self._of("drop_index")),
+            *(self._drop_index(change) for change in self._in_the_way()),
             *(self._drop_table(change) for change in self._of("drop_table")),
             *(self._rename_tables(moves) for moves in self.moves),
             *(step for each in alterations for step in (*rename_steps(each), *each.steps())),
             *(self._create_table(change) for change in self._of("create_table")),
-            *(self._rename_index(change) for change in self._of("rename_index")),
+            *(self._rename_index(change) for change in self._of("rename_index") if change not in self._in_the_way()),
             *self._create_indexes(),
             *(self._create_view(view) for view in self.new_views.values()),
             *(self._create_trigger(trigger) for trigger in self.new_triggers.values()),
@@ -143,7 +144,7 @@ class Planner:
     def _alterations(self) -> list[Alteration]:
         gone = {*self.views, *self.triggers}
         texts = [names_in(text) for name, text in self._texts() if name not in gone]
-        dropped = {*self.triggers} | {change.before.name for change in self._of("drop_index")}
+        dropped = {*self.triggers} | {change.before.name for change in (*self._of("drop_index"), *self._in_the_way())}
         around = Surroundings(self.found, self.wanted, texts, frozenset(dropped))
         columns: dict[str, list[tuple[str, str]]] = {}
         structure: dict[str, list[Change]] = {}
@@ -202,7 +203,7 @@ class Planner:
 
     # -- indexes ------------------------------------------------------------------------------------------------------
     def _create_indexes(self) -> list[Step]:
-        changes = self._of("create_index")
+        changes = [*self._of("create_index"), *self._in_the_way()]
         made = {change.name for change in changes}
         for change in self._of("create_table"):
             table = self.wanted.tables.get(change.name, change.after)
@@ -226,6 +227,11 @@ class Planner:
             "drop_index", f"drop index {change.before.name}", change.table, (f"DROP INDEX {quoted(index.name)}",),
             (index.definition,), locks={change.table: "WRITE"},
         )  # fmt: skip
+
+    def _in_the_way(self) -> list[Change]:
+        """Return the indexes that get another name since a table gets theirs: they go before, and are made anew."""
+        taken = {name.lower() for name in (*self.names.values(), *(one.name for one in self._of("create_table")))}
+        return [change for change in self._of("rename_index") if change.before.name.lower() in taken]
 
     def _rename_index(self, change: Change) -> Step:
         """Make it anew; it is undone before columns get their old names back, so by a text with their new ones."""
