@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dataflow.errors import SchemaError, UniqueError, VersionConflict
+from dataflow.errors import InputError, SchemaError, TenancyError, UniqueError, VersionConflict
 
 ALL = {"multi_tenant": True, "soft_delete": True, "versioned": True, "audit_log": True}
 
@@ -154,3 +154,60 @@ def test_each_tenant_s_own_place_follows_by_itself(opening, tmp_path):
             (record,) = db.express_sync.list("Invoice")["records"]
             assert (record["number"], record["paid"]) == (tenant, False)
             assert db.core.schema_engine.plan_sync().steps == ()
+
+
+@pytest.mark.parametrize("isolation", ["shared", "strict"])
+def test_a_table_of_a_model_with_features_is_no_model_by_its_columns_alone(opening, isolation):
+    db = opening(tenant_isolation=isolation)
+    invoice(db, ALL)
+    for tenant in ("acme", "bolt"):
+        with db.tenant(tenant):
+            db.express_sync.create("Invoice", {"number": "1"})
+    db.close()
+
+    db = opening(tenant_isolation=isolation, existing_schema_mode=True)
+    made = db.register_schema_as_models()
+    assert made["models"] == {}
+    assert "multi_tenant, soft_delete, versioned, audit_log" in made["skipped"]["invoices"]
+    with pytest.raises(InputError, match="reconstruct_models_from_registry"):
+        db.register_schema_as_models(tables=["invoices"])
+    assert db.reconstruct_models_from_registry()["reconstructed_models"] == ["Invoice"]
+    with db.tenant("acme"):
+        assert numbers(db) == ["1"]
+    with pytest.raises(TenancyError):
+        numbers(db)
+
+
+def test_a_model_comes_back_with_the_features_that_a_setting_gave_it(opening):
+    db = opening(multi_tenant=True, audit_logging=True)
+    invoice(db, {})
+    for tenant in ("acme", "bolt"):
+        with db.tenant(tenant):
+            db.express_sync.create("Invoice", {"number": tenant})
+    db.close()
+
+    db = opening(existing_schema_mode=True)
+    assert db.reconstruct_models_from_registry()["reconstructed_models"] == ["Invoice"]
+    with pytest.raises(TenancyError):
+        numbers(db)
+    with db.tenant("acme"):
+        assert numbers(db) == ["acme"]
+        assert audited(db) == ["create"]
+
+
+def test_a_strict_instance_takes_no_table_of_several_tenants_for_everybody_s(opening):
+    db = opening(tenant_isolation="strict")
+    invoice(db, {"multi_tenant": True})
+    for tenant in ("acme", "bolt"):
+        with db.tenant(tenant):
+            db.express_sync.create("Invoice", {"number": tenant})
+    db.close()
+
+    db = opening(tenant_isolation="strict", existing_schema_mode=True)
+    invoice(db, {"multi_tenant": False})
+    with db.tenant("acme"):
+        if opening.dialect == "sqlite":
+            with pytest.raises(SchemaError, match="tenant_isolation='strict'"):
+                numbers(db)
+        else:  # the policies are there, whatever the class says
+            assert numbers(db) == ["acme"]

@@ -102,7 +102,12 @@ def _unique_keys(table: Table) -> list[tuple[str, ...]]:
 
 
 def register(
-    core: "Core", catalog: Catalog, tables: Sequence[str] | None = None, names: Mapping[str, str] | None = None
+    core: "Core",
+    catalog: Catalog,
+    tables: Sequence[str] | None = None,
+    names: Mapping[str, str] | None = None,
+    *,
+    featured: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Register existing tables as models.
 
@@ -111,6 +116,8 @@ def register(
         catalog: its schema.
         tables: which tables; all by default.
         names: table -> class name, where the one that its table gives is not wanted.
+        featured: table -> the model and features that the registry knows it by. Columns do not tell of features: a
+            model made of such a table would show what they hide.
 
     Returns:
         ``generated_nodes``: model -> operation -> node type; ``models``: model -> table; ``skipped``: "table" or
@@ -119,7 +126,7 @@ def register(
     Raises:
         InputError: there is no such table, or one that `tables` names cannot be a model.
     """
-    return _Registration(core, catalog, tables, dict(names or {})).result()
+    return _Registration(core, catalog, tables, dict(names or {}), featured or {}).result()
 
 
 @attrs.define
@@ -144,11 +151,19 @@ class _Draft:
 class _Registration:
     """One call of `register`."""
 
-    def __init__(self, core: "Core", catalog: Catalog, tables: Sequence[str] | None, names: dict[str, str]) -> None:
+    def __init__(
+        self,
+        core: "Core",
+        catalog: Catalog,
+        tables: Sequence[str] | None,
+        names: dict[str, str],
+        featured: Mapping[str, str],
+    ) -> None:
         self.core = core
         self.catalog = catalog
         self.asked = tables
         self.names = names
+        self.featured = featured
         self.skipped: dict[str, str] = {}
         self.models: dict[str, str] = {}
 
@@ -190,6 +205,10 @@ class _Registration:
                 self.models[owner.name] = table.name
             else:
                 self._skip(table.name, f"the model {owner.name} has it already", "use that model")
+            return None
+        if table.name in self.featured:
+            reason = f"its columns do not tell of the features {self.featured[table.name]}"
+            self._skip(table.name, reason, "db.reconstruct_models_from_registry() registers that model")
             return None
         name = self.names.get(table.name) or class_name(table.name)
         if not name.isidentifier():

@@ -364,7 +364,13 @@ class SchemaEngine:
         """
         from dataflow.migrations.discovery import register
 
-        return register(self.core, self._run_sync(self.editor.inspect()), tables, names)
+        registered = self._run_sync(self.journal.registered())
+        featured = {
+            table: f"of the model {entry.model} ({', '.join(entry.features)})"
+            for table, entry in registered.items()
+            if entry.features
+        }
+        return register(self.core, self._run_sync(self.editor.inspect()), tables, names, featured=featured)
 
     def reconstruct_models_from_registry(self) -> dict[str, Any]:
         """Register the models that earlier processes used on this database."""

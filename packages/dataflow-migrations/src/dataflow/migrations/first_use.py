@@ -20,6 +20,7 @@ from dataflow.migrations.plan import Plan
 from dataflow.migrations.planning import Draft, Planner, ddl_hash
 from dataflow.migrations.registry import dump
 from dataflow.migrations.target import Owned
+from dataflow.model import FEATURE_OPTIONS
 from dataflow.schema import create_extras, create_missing, missing_columns
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Registry:
             names |= {str(constraint.name) for constraint in table.constraints if constraint.name}
             owned = Owned(frozenset(map(str, table.columns.keys())), frozenset(names))
             ddl = ddl_hash(model, self.core.dialect)
-        definition = dump(model.spec, self.core.plugins, self.core.classes[model.name])
+        features = sorted({feature.capability for feature in model.features}.intersection(FEATURE_OPTIONS))
+        definition = dump(model.spec, self.core.plugins, self.core.classes[model.name], features=features)
         return Registered(model.spec.table, model.name, definition, ddl, owned)
 
     def write(self, entries: Iterable[Registered]) -> Program[None]:

@@ -5,7 +5,7 @@ default that a function computes stays in the process that has the function. Rea
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -53,13 +53,21 @@ _BY_NAME = {kind.__name__.removesuffix("Type").lower(): kind for kind in (*_PLAI
 _NAMES = {kind: name for name, kind in _BY_NAME.items()}
 
 
-def dump(spec: ModelSpec, plugins: "PluginSet | None" = None, declared: type | None = None) -> dict[str, Any]:
+def dump(
+    spec: ModelSpec,
+    plugins: "PluginSet | None" = None,
+    declared: type | None = None,
+    *,
+    features: Iterable[str] = (),
+) -> dict[str, Any]:
     """Return a model as JSON-able data; never fails: what cannot be kept is a reason under ``unkept``.
 
     Args:
         spec: the model.
         plugins: the active ones, which know field types of their own.
         declared: its class; with it, indexes that features added are left out, which add them again.
+        features: options of `FEATURE_OPTIONS` that hold for it, also where only a setting says so: without them, a
+            process with other settings would show what they hide.
     """
     indexes = spec.indexes
     if declared is not None:
@@ -67,7 +75,7 @@ def dump(spec: ModelSpec, plugins: "PluginSet | None" = None, declared: type | N
         indexes = tuple(index for index in indexes if index.name in listed)
     entry: dict[str, Any] = {"format": FORMAT, "name": spec.name, "table": spec.table, "doc": spec.doc}
     try:
-        entry["options"] = to_wire(dict(spec.options))
+        entry["options"] = to_wire({**spec.options, **dict.fromkeys(features, True)})
         entry["fields"] = [_dump_field(field, plugins) for field in spec.fields.values() if field.origin == "user"]
     except DataFlowError as error:
         return {**entry, "unkept": error.message}
