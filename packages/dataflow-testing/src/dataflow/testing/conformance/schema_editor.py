@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event
 from typing import Any, ClassVar
 
@@ -449,6 +450,26 @@ class TestSchemaChanges(_Edited):
         assert len(editing.rows(BOOKS, "id")) == 3
         editing.follow(steps)
         assert SHELVES in editing.inspect().tables
+
+    @requires("savepoints")
+    def test_after_an_attempt_that_failed_another_may_succeed(self, editing: Editing) -> None:
+        editing.build()
+
+        def attempt(key: int, *, fails: bool) -> Program[None]:
+            yield from editing.made([f"INSERT INTO {BOOKS} (id, title) VALUES ({key}, 'more')"])
+            if fails:
+                raise ZeroDivisionError
+
+        def body() -> Program[None]:
+            for key, fails in ((4, True), (5, False), (6, True), (7, False)):
+                with suppress(ZeroDivisionError):
+                    yield from editing.editor.attempt(
+                        attempt(key, fails=fails), lock_timeout=5, statement_timeout=0, transaction=True
+                    )
+                yield from editing.editor.pause(0.01)
+
+        editing.run(editing.editor.locked(body(), timeout=10))
+        assert [key for (key,) in editing.rows(BOOKS, "id")] == [1, 2, 3, 5, 7]
 
     def test_what_is_locked_ends_with_its_body_and_whole_ones_undo_it(self, editing: Editing) -> None:
         editing.build()
