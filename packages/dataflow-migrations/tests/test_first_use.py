@@ -8,7 +8,7 @@ import pytest
 
 from dataflow import DataFlow, Field, ForeignKey
 from dataflow.errors import MissingCapability, SchemaError
-from dataflow.migrations.journal import Journal
+from dataflow.migrations.journal import Journal, Registered
 
 
 def note(db, *, fields=None, indexes=(), name="Note", **options):
@@ -302,3 +302,24 @@ def test_a_column_that_somebody_added_by_hand_is_used_as_it_is(filled):
     note(db, fields={"extra": (str | None, None)})
     db.express_sync.create("Note", {"title": "d", "extra": "x"})
     assert "'y'" in (inspected(db).tables["notes"].columns["extra"].default or "")
+
+
+def test_first_use_reads_only_what_the_registry_knows_of_the_tables_at_hand(opening, monkeypatch):
+    def register(db):
+        for number in range(12):
+            db.model(
+                type(f"Thing{number}", (), {"__annotations__": {"name": str}, "__tablename__": f"things_{number}"})
+            )
+        return db
+
+    asyncio.run(register(opening()).initialize())
+    later = register(opening())
+    read = []
+    whole = Registered.from_dict.__func__
+    monkeypatch.setattr(
+        Registered, "from_dict", classmethod(lambda cls, data: (read.append(data["table"]), whole(cls, data))[1])
+    )
+    later.express_sync.list("Thing3")
+    assert read == ["things_3"]
+    asyncio.run(register(opening()).initialize())
+    assert len(read) == 13

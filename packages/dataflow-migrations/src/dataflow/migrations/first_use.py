@@ -6,7 +6,7 @@ then; a table that DataFlow has not made only gets what it lacks.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,6 +19,7 @@ from dataflow.migrations.journal import MODELS, Journal, Outcome, Registered
 from dataflow.migrations.plan import Plan
 from dataflow.migrations.planning import Draft, Planner, ddl_hash
 from dataflow.migrations.registry import dump
+from dataflow.migrations.renaming import fields_of, is_renamed, options_of
 from dataflow.migrations.target import Owned
 from dataflow.model import FEATURE_OPTIONS
 from dataflow.schema import create_extras, create_missing, missing_columns
@@ -50,9 +51,13 @@ class Registry:
         """Whether there is one: the setting `enable_model_persistence`."""
         return bool(self.core.config["enable_model_persistence"])
 
-    def known(self) -> Program[dict[str, Registered]]:
-        """Return table -> what the registry knows; nothing where none is kept."""
-        return (yield from self.journal.registered()) if self.kept else {}
+    def known(self, tables: Collection[str]) -> Program[dict[str, Registered]]:
+        """Return table -> what the registry knows of these; nothing where none is kept."""
+        return (yield from self.journal.registered(tables)) if self.kept else {}
+
+    def listed(self) -> Program[set[str]]:
+        """Return the tables that the registry knows; none where none is kept."""
+        return (yield from self.journal.listed()) if self.kept else set()
 
     def entry(self, model: "BoundModel", *, whole: bool) -> Registered:
         """Return the entry of a model whose table was just made, or was there before (not `whole`)."""
@@ -116,6 +121,13 @@ class Registry:
         return attrs.evolve(entry, owned=entry.owned | kept)
 
 
+def _swaps(model: "BoundModel", known: Registered) -> bool:
+    """Tell whether names that are there may have to swap: those of columns that are alike tell nothing."""
+    before = {field.name: field.renamed_from for field in model.spec.fields.values() if field.renamed_from}
+    kept = fields_of(known)
+    return any(old in model.spec.fields and kept.get(name) != old for name, old in before.items())
+
+
 def _same(one: Registered, other: Registered | None) -> bool:
     return other is not None and json.dumps(one.to_dict()) == json.dumps(other.to_dict())
 
@@ -146,16 +158,31 @@ class FirstUse:
         tables = set((yield from self.core.dialect.list_tables()))
         if (yield from self.registry.journal.unfinished()) is not None:
             return MIGRATE
-        registered = yield from self.registry.known()
+        named = {model.spec.table for model in models}
+        named |= {model.spec.options["renamed_from"] for model in models if "renamed_from" in model.spec.options}
+        registered = yield from self.registry.known(named & tables)
         needs = set()
         for model in models:
             if model.spec.existing:
                 continue  # core looks whether all is there
             if model.spec.table in tables:
-                needs.add((yield from self._look_at(model, registered.get(model.spec.table))))
+                known = registered.get(model.spec.table)
+                before = model.spec.options.get("renamed_from")
+                if known is not None and before in tables and options_of(known).get("renamed_from") != before:
+                    return MIGRATE  # the table is another's, perhaps
+                needs.add((yield from self._look_at(model, known)))
             else:
-                needs.add(MIGRATE if model.spec.options.get("renamed_from") in tables else CREATE)
+                before = model.spec.options.get("renamed_from")
+                needs.add(MIGRATE if before in tables and not self._is_renamed(before, registered) else CREATE)
         return next((need for need in (MIGRATE, CREATE) if need in needs), READY)
+
+    def _is_renamed(self, table: str, registered: Mapping[str, Registered]) -> bool:
+        """Tell whether a table has its name since it was renamed itself, so that no other was called so."""
+        known = registered.get(table)
+        owner = next((model for model in self.core.models.values() if model.spec.table == table), None)
+        if known is None or owner is None:
+            return False
+        return is_renamed(owner.spec.options.get("renamed_from"), options_of(known).get("renamed_from"))
 
     def _look_at(self, model: "BoundModel", known: Registered | None) -> Program[str]:
         spec, dialect = model.spec, self.core.dialect
@@ -166,7 +193,7 @@ class FirstUse:
             present = set((yield from dialect.list_indexes(spec.table)))
             if any(index.name not in present for index in spec.indexes):
                 return MIGRATE
-        if known is not None and known.ddl and known.ddl != ddl_hash(model, dialect):
+        if known is not None and ((known.ddl and known.ddl != ddl_hash(model, dialect)) or _swaps(model, known)):
             return MIGRATE
         for extra in spec.ddl_extras:
             if not isinstance(extra, str) and not (yield from extra.present(dialect, spec)):
@@ -177,7 +204,7 @@ class FirstUse:
         """Create tables that are missing, and register their models; under the schema lock."""
         there = set((yield from self.core.dialect.list_tables()))
         yield from create_missing(models, self.core.dialect, create=True, hint=HINT)
-        registered = yield from self.registry.known()
+        registered = yield from self.registry.listed()
         new = [model for model in models if model.spec.table not in registered and not model.spec.existing]
         if new:
             yield from self.registry.write(

@@ -6,7 +6,7 @@ process can end it; `dataflow_migration_steps` one for each step that was begun,
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
@@ -25,6 +25,8 @@ _TABLES = {
     STEPS: ("migration", "position", "status", "cursor"),
     MODELS: ("table_name", "model", "definition", "ddl", "owned", "written_at"),
 }
+_MANY = 8
+"""Tables of the registry from which on all of it is read at once."""
 _KEYS = {HISTORY: ("id",), STEPS: ("migration", "position"), MODELS: ("table_name",)}
 
 
@@ -142,6 +144,24 @@ class Entry:
         }
 
 
+def _entry(row: Sequence[Any], steps: Iterable[Sequence[Any]]) -> Entry:
+    """Return a migration from its row, and those of its steps."""
+    own = list(steps)
+    return Entry(
+        row[0],
+        Plan.from_dict(json.loads(row[1])),
+        status=row[2],
+        started_at=row[3],
+        ended_at=row[4],
+        actor=row[5],
+        error=row[6],
+        note=row[7],
+        done=frozenset(position for _, position, status, _ in own if status == DONE),
+        cursors={position: json.loads(cursor) for _, position, status, cursor in own if status == RUNNING},
+        outcome=Outcome.from_json(row[8]),
+    )
+
+
 class Journal:
     """Reads and writes the framework's tables of one database.
 
@@ -187,9 +207,12 @@ class Journal:
         sql = f"UPDATE {self._table(table)} SET {changed} WHERE {which}"  # noqa: S608
         yield Command(sql, COUNT, writes=True), (*values.values(), *key.values())
 
-    def _select(self, table: str, order: str) -> Program[list[tuple[Any, ...]]]:
+    def _select(self, table: str, order: str, **which: Any) -> Program[list[tuple[Any, ...]]]:
         names = ", ".join(map(self._name, _TABLES[table]))
-        rows: list[tuple[Any, ...]] = yield Command(f"SELECT {names} FROM {self._table(table)} ORDER BY {order}"), ()  # noqa: S608
+        marks = [f"{self._name(name)} = {self.dialect.placeholder(place)}" for place, name in enumerate(which, 1)]
+        where = f" WHERE {' AND '.join(marks)}" if marks else ""
+        sql = f"SELECT {names} FROM {self._table(table)}{where} ORDER BY {order}"  # noqa: S608
+        rows: list[tuple[Any, ...]] = yield Command(sql), tuple(which.values())
         return rows
 
     # -- history --------------------------------------------------------------------------------------------------
@@ -235,39 +258,21 @@ class Journal:
         """Return the migrations, the first first; none where there is no history."""
         if not (yield from self.there(HISTORY)):
             return []
-        steps: dict[str, list[tuple[int, str, str]]] = {}
-        for migration, position, status, cursor in (yield from self._select(STEPS, self._name("position"))):
-            steps.setdefault(migration, []).append((position, status, cursor))
-        found = []
-        for row in (yield from self._select(HISTORY, self._name("id"))):
-            own = steps.get(row[0], ())
-            found.append(
-                Entry(
-                    row[0],
-                    Plan.from_dict(json.loads(row[1])),
-                    status=row[2],
-                    started_at=row[3],
-                    ended_at=row[4],
-                    actor=row[5],
-                    error=row[6],
-                    note=row[7],
-                    done=frozenset(position for position, status, _ in own if status == DONE),
-                    cursors={position: json.loads(cursor) for position, status, cursor in own if status == RUNNING},
-                    outcome=Outcome.from_json(row[8]),
-                )
-            )
-        return found
+        steps: dict[str, list[Sequence[Any]]] = {}
+        for row in (yield from self._select(STEPS, self._name("position"))):
+            steps.setdefault(row[0], []).append(row)
+        rows = yield from self._select(HISTORY, self._name("id"))
+        return [_entry(row, steps.get(row[0], ())) for row in rows]
 
     def unfinished(self) -> Program[Entry | None]:
         """Return the migration that was interrupted, if one was."""
         if not (yield from self.there(HISTORY)):
             return None
-        mark = self.dialect.placeholder(1)
-        sql = f"SELECT 1 FROM {self._table(HISTORY)} WHERE {self._name('status')} = {mark}"  # noqa: S608
-        if not (yield Command(sql), (RUNNING,)):
+        rows = yield from self._select(HISTORY, self._name("id"), status=RUNNING)
+        if not rows:
             return None
-        entries = yield from self.history()
-        return next((entry for entry in entries if entry.status == RUNNING), None)  # it may have ended meanwhile
+        steps = yield from self._select(STEPS, self._name("position"), migration=rows[0][0])
+        return _entry(rows[0], steps)
 
     def last(self) -> Program[str]:
         """Return the id of the migration that began last, or ""."""
@@ -277,15 +282,34 @@ class Journal:
         return rows[0][0] or ""
 
     # -- registry of models -----------------------------------------------------------------------------------------
-    def registered(self) -> Program[dict[str, Registered]]:
-        """Return table -> what the registry knows of it."""
+    def registered(self, tables: Collection[str] | None = None) -> Program[dict[str, Registered]]:
+        """Return table -> what the registry knows of it.
+
+        Args:
+            tables: names; all when left out. To read each entry takes its time.
+        """
         if not (yield from self.there(MODELS)):
             return {}
+        order = self._name("table_name")
+        if tables is None or len(tables) > _MANY:
+            rows = yield from self._select(MODELS, order)
+        else:
+            rows = []
+            for table in sorted(tables):
+                rows += yield from self._select(MODELS, order, table_name=table)
         found = {}
-        for table, model, definition, ddl, owned, _ in (yield from self._select(MODELS, self._name("table_name"))):
-            stored = {"definition": json.loads(definition), "ddl": ddl, "owned": json.loads(owned)}
-            found[table] = Registered.from_dict({"table": table, "model": model, **stored})
+        for table, model, definition, ddl, owned, _ in rows:
+            if tables is None or table in tables:
+                stored = {"definition": json.loads(definition), "ddl": ddl, "owned": json.loads(owned)}
+                found[table] = Registered.from_dict({"table": table, "model": model, **stored})
         return found
+
+    def listed(self) -> Program[set[str]]:
+        """Return the tables that the registry knows."""
+        if not (yield from self.there(MODELS)):
+            return set()
+        rows = yield Command(f"SELECT {self._name('table_name')} FROM {self._table(MODELS)}"), ()  # noqa: S608
+        return {table for (table,) in rows}
 
     def register(self, entries: Iterable[Registered]) -> Program[None]:
         """Write entries to the registry, in place of older ones."""
