@@ -9,7 +9,7 @@ import pytest
 
 from dataflow import BaseDataFlowNode
 from dataflow.errors import InputError, UniqueError, WorkflowExecutionError
-from dataflow.plan.bulk import AT_ONCE
+from dataflow.plan.bulk_create import AT_ONCE
 from dataflow.runtime import AsyncLocalRuntime
 from dataflow.workflow import WorkflowBuilder
 

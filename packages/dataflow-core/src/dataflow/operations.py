@@ -222,7 +222,7 @@ KINDS = (
     OperationKind(
         "bulk_create",
         "BulkCreateNode",
-        "dataflow.plan.bulk:BulkCreate",
+        "dataflow.plan.bulk_create:BulkCreate",
         (
             _DATA,
             _BATCH,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dataflow.core import Core
     from dataflow.dialect import Command, Program, Session
     from dataflow.plan.bound import BoundModel
-    from dataflow.plan.bulk import Feed
+    from dataflow.plan.bulk_create import Feed
 
 PAGE = 1000
 """Records that a stream reads at once."""

@@ -13,7 +13,8 @@ from dataflow.errors import Problem, VersionConflict
 from dataflow.filters import bucket
 from dataflow.plan import rows as rw
 from dataflow.plan.builder import Plan, PlanBuilder
-from dataflow.plan.bulk import Batch, BulkPlan, BulkWriting, Tally
+from dataflow.plan.bulk import Batch, BulkWriting, Tally
+from dataflow.plan.bulk_plan import BulkPlan
 from dataflow.plan.upsert import asked, conflict_target, require_unique, unseen
 from dataflow.session import Call, atomic
 from dataflow.types import INT_MIN, ValueRefused
