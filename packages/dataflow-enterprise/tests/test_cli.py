@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from dataflow import DataFlow
 from dataflow.enterprise.cli import audit
+from dataflow.errors import TenancyError
 
 APP = """\
 from dataflow import DataFlow
@@ -95,3 +96,45 @@ def test_a_purge_needs_a_reason(app):
     found = run("purge", "--older-than", 0, "--reason", "a test", "--app", app, "--json")
     assert json.loads(found.output) == {"purged": 1}
     assert run("verify", "--app", app).exit_code == 0
+
+
+def test_the_log_of_a_tenant_with_a_place_of_its_own_is_named(tmp_path):
+    app = tmp_path / "app.py"
+    settings = f"'sqlite:///{tmp_path / 'app.db'}', tenant_isolation='database', multi_tenant=True"
+    app.write_text(APP.format(url="URL").replace("'URL'", settings), encoding="utf-8")
+    with DataFlow(f"sqlite:///{tmp_path / 'app.db'}", tenant_isolation="database", multi_tenant=True) as db:
+
+        @db.model
+        class Account:
+            owner: str
+            balance: int = 0
+            __dataflow__ = {"audit_log": True}
+
+        for tenant in ("acme", "bolt"):
+            with db.tenant(tenant), db.actor(f"{tenant}-user"):
+                db.express_sync.create("Account", {"owner": tenant})
+    assert isinstance(run("verify", "--app", app).exception, TenancyError)
+    assert run("verify", "--app", app, "--tenant", "acme").output == "1 entries about 1 records; 0 faults\n"
+    assert "acme-user" in run("entries", "Account", "--app", app, "--tenant", "acme").output
+    assert run("purge", "--app", app, "--tenant", "bolt", "--older-than", 1, "--reason", "age").exit_code == 0
+
+
+def test_entries_of_one_tenant_among_several_are_listed_on_request(tmp_path):
+    app = tmp_path / "app.py"
+    app.write_text(APP.format(url=f"sqlite:///{tmp_path / 'app.db'}").replace("{", "{'multi_tenant': True, "), "utf-8")
+    with DataFlow(f"sqlite:///{tmp_path / 'app.db'}") as db:
+
+        @db.model
+        class Account:
+            owner: str
+            balance: int = 0
+            __dataflow__ = {"audit_log": True, "multi_tenant": True}
+
+        for tenant in ("acme", "bolt"):
+            with db.tenant(tenant), db.actor(f"{tenant}-user"):
+                db.express_sync.create("Account", {"owner": tenant})
+    listed = [
+        json.loads(run("entries", "Account", "--app", app, "--json", *more).output)["entries"]
+        for more in ((), ("--tenant", "bolt"))
+    ]
+    assert [[entry["tenant"] for entry in entries] for entries in listed] == [["bolt", "acme"], ["bolt"]]

@@ -2,7 +2,9 @@
 
 import pytest
 
+from dataflow.enterprise.audit import AuditLogSync
 from dataflow.errors import ConfigurationError, InputError, TenancyError, UsageError, WorkflowExecutionError
+from dataflow.files import dump, load
 from dataflow.runtime import LocalRuntime
 
 MODES = [("sqlite", "database"), ("postgresql", "database"), ("postgresql", "schema")]
@@ -163,3 +165,33 @@ def test_tenancy_names_take_no_odd_values():
 
     with DataFlow(":memory:") as db, pytest.raises(InputError):
         db.tenant("\0")
+
+
+def test_health_looks_at_the_place_that_is_meant_and_at_none_without_a_tenant(placed):
+    found = placed.health()
+    assert found["ok"], found
+    assert "tables" not in found["checks"]["database"]
+    with placed.tenant("acme"):
+        assert placed.health()["checks"]["database"]["tables"] == 1
+
+
+def test_streams_files_and_arrow_stay_in_their_place(placed, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    x = placed.express_sync
+    with pytest.raises(TenancyError):
+        dump(placed, "Note", tmp_path / "none.jsonl")
+    with placed.tenant("acme"):
+        stream = x.stream("Note", batch_size=1)
+        texts = [next(stream)["text"]]
+        assert dump(placed, "Note", tmp_path / "notes.csv", fields=["text"])["rows"] == 2
+    with placed.tenant("bolt"), placed.actor("bob"):
+        texts += [record["text"] for record in stream]
+        report = load(placed, "Note", tmp_path / "notes.csv", reject_file=tmp_path / "rejects.csv")
+        assert (report.created, report.rejected) == (1, 1)  # "same" is there already
+        x.bulk_create("Note", pa.table({"text": ["arrow"]}))
+        entries = x.call("audit", "Note", actor="bob")["entries"]
+        assert [entry["new"]["text"] for entry in entries] == ["acme", "arrow"]
+        assert AuditLogSync(placed).verify().ok
+    assert texts == ["same", "acme"]
+    with placed.tenant("acme"):
+        assert x.count("Note") == {"count": 2}

@@ -151,3 +151,26 @@ def test_what_others_have_made_goes_only_by_name(app):
     assert "data would be lost" in app("apply", "--yes", code=1).output
     app("apply", "--yes", "--max-risk", "HIGH")
     assert "nothing to do" in app("plan").output
+
+
+def test_the_place_of_a_tenant_is_migrated_where_each_has_its_own(tmp_path):
+    place = tmp_path / "shop.py"
+
+    def write(kind):
+        place.write_text(
+            f"from dataflow import DataFlow\ndb = DataFlow({f'sqlite:///{tmp_path}/app.db'!r}, multi_tenant=True, "
+            f"tenant_isolation='database')\n@db.model\nclass Note:\n    text: {kind}\n"
+        )
+
+    def command(*arguments):
+        return CliRunner().invoke(program, ["migrate", *arguments, "--app", f"{place}:db"], prog_name="dataflow")
+
+    write("int")
+    for tenant in ("acme", "bolt"):
+        assert command("apply", "--yes", "--tenant", tenant).exit_code == 0
+    write("str")
+    assert "no tenant" in command("status").output
+    assert command("apply", "--yes", "--max-risk", "HIGH", "--tenant", "acme").exit_code == 0
+    assert [command("status", "--tenant", tenant).exit_code for tenant in ("acme", "bolt")] == [0, 1]
+    assert command("undo", "--yes", "--tenant", "acme").exit_code == 0
+    assert command("status", "--tenant", "acme").exit_code == 1

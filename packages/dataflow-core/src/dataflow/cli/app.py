@@ -28,6 +28,10 @@ app_option = click.option(
     "--app", "app", metavar="APP", envvar="DATAFLOW_APP", help=f"The DataFlow to look at: {FORMS}. [env: DATAFLOW_APP]"
 )
 
+tenant_option = click.option(
+    "--tenant", metavar="ID", help="Whose database or schema it is about, where each tenant has its own."
+)
+
 
 @attrs.frozen
 class App:
@@ -38,8 +42,12 @@ class App:
 
 
 @contextlib.contextmanager
-def opened(reference: str | None) -> Iterator[App]:
+def opened(reference: str | None, *, tenant: str | None = None) -> Iterator[App]:
     """Load what ``--app`` names, and close it in the end.
+
+    Args:
+        reference: the option's value.
+        tenant: surrounds what is done meanwhile, or None.
 
     Raises:
         CommandError: nothing is named, or it names no DataFlow.
@@ -48,7 +56,8 @@ def opened(reference: str | None) -> Iterator[App]:
     """
     app = load_app(reference)
     try:
-        yield app
+        with contextlib.nullcontext() if tenant is None else app.db.tenant(tenant):
+            yield app
     finally:
         if not app.db.core.closed:
             app.db.close()

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import click
 
-from dataflow.cli.app import app_option, opened
+from dataflow.cli.app import app_option, opened, tenant_option
 from dataflow.cli.output import json_option, print_json
 from dataflow.enterprise.audit import AuditLogSync
 
@@ -24,18 +24,25 @@ def audit() -> None:
     "--checkpoint", "files", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE", help="A checkpoint that `seal --json` wrote, kept elsewhere; may be given several times.",
 )  # fmt: skip
+@tenant_option
 @app_option
 @json_option
 @click.pass_context
 def verify(
-    context: click.Context, model: str | None, files: tuple[Path, ...], app: str | None, *, as_json: bool
+    context: click.Context,
+    model: str | None,
+    files: tuple[Path, ...],
+    tenant: str | None,
+    app: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Follow every hash chain and compare the tables with the log; MODEL compares one table only.
 
     Ends with 1 where anything was tampered with, is missing or differs.
     """
     given = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    with opened(app) as found:
+    with opened(app, tenant=tenant) as found:
         report = AuditLogSync(found.db).verify(model, given)
     if as_json:
         print_json({"ok": report.ok, **attrs.asdict(report)})
@@ -49,11 +56,12 @@ def verify(
 
 
 @audit.command()
+@tenant_option
 @app_option
 @json_option
-def seal(app: str | None, *, as_json: bool) -> None:
+def seal(tenant: str | None, app: str | None, *, as_json: bool) -> None:
     """Take a checkpoint of the whole log; keep what it prints where nobody can write who can write to the database."""
-    with opened(app) as found:
+    with opened(app, tenant=tenant) as found:
         checkpoint = AuditLogSync(found.db).seal()
     if as_json:
         print_json(checkpoint.to_dict())
@@ -65,11 +73,12 @@ def seal(app: str | None, *, as_json: bool) -> None:
 @click.option("--older-than", type=click.FloatRange(min=0), required=True, metavar="DAYS", help="Age in days.")
 @click.option("--reason", required=True, help="Why; recorded with the actor.")
 @click.option("--actor", default="command line", show_default=True, help="Who does it.")
+@tenant_option
 @app_option
 @json_option
-def purge(older_than: float, reason: str, actor: str, app: str | None, *, as_json: bool) -> None:
+def purge(older_than: float, reason: str, actor: str, tenant: str | None, app: str | None, *, as_json: bool) -> None:
     """Remove old entries; the chains of what is left can still be verified."""
-    with opened(app) as found, found.db.actor(actor):
+    with opened(app, tenant=tenant) as found, found.db.actor(actor):
         count = AuditLogSync(found.db).purge(datetime.now(UTC) - timedelta(days=older_than), reason=reason)
     if as_json:
         print_json({"purged": count})
@@ -81,12 +90,15 @@ def purge(older_than: float, reason: str, actor: str, app: str | None, *, as_jso
 @click.argument("model")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most entries.")
 @click.option("--actor", help="Only changes by this actor.")
+@tenant_option
 @app_option
 @json_option
-def entries(model: str, limit: int, actor: str | None, app: str | None, *, as_json: bool) -> None:
+def entries(model: str, limit: int, actor: str | None, tenant: str | None, app: str | None, *, as_json: bool) -> None:
     """List what happened to the records of MODEL, the latest first."""
     options: dict[str, Any] = {"limit": limit, "newest_first": True, **({"actor": actor} if actor else {})}
-    with opened(app) as found:
+    with opened(app, tenant=tenant) as found:
+        if tenant is not None and found.db.core.model(model).spec.scope:
+            options["tenant_id"] = tenant
         listed = AuditLogSync(found.db).entries(model, **options)["entries"]
     if as_json:
         print_json({"model": model, "entries": listed})
@@ -100,7 +112,7 @@ def entries(model: str, limit: int, actor: str | None, app: str | None, *, as_js
 
 @click.group()
 def protection() -> None:
-    """Give the database what the write protection of an application says."""
+    """Give a role of the database what the write protection of an application permits."""
 
 
 @protection.command()
@@ -109,10 +121,10 @@ def protection() -> None:
 @app_option
 @json_option
 def grants(role: str, app: str | None, *, carried_out: bool, as_json: bool) -> None:
-    """Print the SQL that leaves ROLE what the policy permits, and nothing else.
+    """Print the SQL that gives ROLE what the policy permits, and nothing else.
 
-    The application then logs in as ROLE, and the tables belong to another one. Run it again whenever the policy or the
-    models have changed.
+    Run it as the owner of the tables, again whenever the policy or the models have changed; the application then logs
+    in as ROLE.
     """
     from dataflow.enterprise.protection.grants import grant
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dataflow.cli.app import app_option, opened
+from dataflow.cli.app import app_option, opened, tenant_option
 from dataflow.cli.output import json_option, print_json, show, table
 from dataflow.cli.program import CommandError
 from dataflow.errors import SchemaError
@@ -74,6 +74,7 @@ def migrate() -> None:
 @_wishes
 @click.option("--sql", "as_sql", is_flag=True, help="Print the plan as SQL for the database's own shell.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan to a file, as JSON.")
+@tenant_option
 @app_option
 @json_option
 def plan(
@@ -82,16 +83,17 @@ def plan(
     values: tuple[str, ...],
     drop: tuple[str, ...],
     output: Path | None,
+    tenant: str | None,
     app: str | None,
     *,
     as_sql: bool,
     as_json: bool,
 ) -> None:
     """Show what would have to change for the schema to follow the models; changes nothing."""
-    with opened(app) as found:
+    with opened(app, tenant=tenant) as found:
         engine = _engine(found.db)
         made = engine.plan_sync(**_read(renames, new, values, drop))
-        script = engine.editor.script([planned.step for planned in made.steps]) if as_sql else ""
+        script = engine.script_sync(made) if as_sql else ""
     if output is not None:
         output.write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
     if as_sql:
@@ -109,6 +111,7 @@ def plan(
 @click.option("--backup", is_flag=True, help="Copy first what the plan touches.")
 @click.option("--keep-partial", is_flag=True, help="When a step fails, keep what was done instead of undoing it.")
 @click.option("--plan-id", help="Apply only if the plan still has this id (see 'plan').")
+@tenant_option
 @app_option
 @json_option
 def apply(
@@ -118,6 +121,7 @@ def apply(
     drop: tuple[str, ...],
     max_risk: str | None,
     plan_id: str | None,
+    tenant: str | None,
     app: str | None,
     *,
     yes: bool,
@@ -127,7 +131,7 @@ def apply(
 ) -> None:
     """Make the schema follow the models: shows the plan, asks, and carries it out."""
     wishes = _read(renames, new, values, drop)
-    with opened(app) as found:
+    with opened(app, tenant=tenant) as found:
         engine = _engine(found.db)
         made = engine.plan_sync(**wishes)
         if plan_id is not None and made.id != plan_id:
@@ -151,11 +155,12 @@ def apply(
 @migrate.command()
 @click.argument("migration", required=False)
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@tenant_option
 @app_option
 @json_option
-def undo(migration: str | None, app: str | None, *, yes: bool, as_json: bool) -> None:
+def undo(migration: str | None, tenant: str | None, app: str | None, *, yes: bool, as_json: bool) -> None:
     """Undo a MIGRATION (the last one): its steps backwards. Data that it dropped does not come back."""
-    with opened(app) as found:
+    with opened(app, tenant=tenant) as found:
         engine = _engine(found.db)
         entry, back = engine.undo_plan_sync(migration)
         if not yes and not (sys.stdin.isatty() and ask(back)):
@@ -168,11 +173,12 @@ def undo(migration: str | None, app: str | None, *, yes: bool, as_json: bool) ->
 
 
 @migrate.command()
+@tenant_option
 @app_option
 @json_option
-def history(app: str | None, *, as_json: bool) -> None:
+def history(tenant: str | None, app: str | None, *, as_json: bool) -> None:
     """List the migrations of the database, the latest last."""
-    with opened(app) as found:
+    with opened(app, tenant=tenant) as found:
         entries = _engine(found.db).history_sync()
     if as_json:
         print_json({"migrations": [entry.to_dict() for entry in entries]})
@@ -193,12 +199,13 @@ def history(app: str | None, *, as_json: bool) -> None:
 
 
 @migrate.command()
+@tenant_option
 @app_option
 @json_option
 @click.pass_context
-def status(context: click.Context, app: str | None, *, as_json: bool) -> None:
+def status(context: click.Context, tenant: str | None, app: str | None, *, as_json: bool) -> None:
     """Say whether the schema follows the models; ends with 1 where it does not."""
-    with opened(app) as found:
+    with opened(app, tenant=tenant) as found:
         engine = _engine(found.db)
         made, entries = engine.plan_sync(), engine.history_sync()
     interrupted = [entry.id for entry in entries if entry.status == "running"]
