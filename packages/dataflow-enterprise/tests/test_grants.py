@@ -26,6 +26,7 @@ from dataflow.errors import (
     NotYetAvailable,
     WriteProtectedError,
 )
+from dataflow.files.loading import load
 from dataflow.nodes.sql import run_sql
 from dataflow.session import atomic
 
@@ -520,6 +521,21 @@ def test_what_is_refused_the_database_refuses_whoever_sends_it(shop):
     assert shop.raw(everything) == before == [(1, "1", 1)]
 
 
+def test_a_trigger_and_a_view_may_not_do_more_than_who_uses_them(shop):
+    shop.raw(
+        "CREATE FUNCTION clear() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM ledgers; RETURN NEW; END $$",
+        "CREATE TRIGGER clear BEFORE UPDATE ON tags FOR EACH ROW EXECUTE FUNCTION clear()",
+        "CREATE VIEW theirs AS SELECT * FROM ledgers",
+        f"ALTER VIEW theirs OWNER TO {shop.role}",
+        "SELECT 1",
+    )
+    for sql in ("UPDATE tags SET name = 'blue'", "DELETE FROM theirs", "UPDATE theirs SET text = 'new'"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            shop.raw(sql, as_role=True)
+    assert shop.raw("SELECT text FROM theirs", as_role=True) == [("kept",)]
+    shop.raw("DROP VIEW theirs", "SELECT 1")
+
+
 def test_what_is_permitted_is_permitted_past_the_framework_too(shop):
     done = shop.raw(
         "UPDATE invoices SET total = 5, note = 'x' WHERE number = '1'",
@@ -600,7 +616,8 @@ def test_doctor_says_which_rules_the_privileges_of_the_connected_role_enforce(sh
     owner = checked(shop.open(declare_ledger, protection=SHOP))
     assert owner["by_the_database"] == ["SQL that reads"]
     assert len(owner["by_the_framework"]) == 5
-    assert owner["beyond_the_policy"][0] == "the schema: CREATE"
+    every = "all that its owner may do, or TRUNCATE, REFERENCES or TRIGGER"
+    assert owner["beyond_the_policy"][:2] == ["the schema: CREATE", f"ledgers: {every}"]
 
 
 def test_rules_that_privileges_cannot_express_stay_with_the_framework(place):
@@ -621,6 +638,15 @@ def test_rules_that_privileges_cannot_express_stay_with_the_framework(place):
     grant(place.open(declare_shop({"soft_delete": True}), protection=strict), place.role, apply=True)
     db = place.open(declare_shop({"soft_delete": True}), as_role=True, protection=strict)
     assert set(checked(db)["by_the_database"]) == {"SQL that reads", 'default = "deny"'}
+
+
+def test_a_file_is_loaded_under_such_a_role_also_where_how_far_it_is_has_to_be_noted(place, tmp_path):
+    db = place.made(declare_shop({}), {"model": {"Book": {"deny": ["write"]}}})
+    path = tmp_path / "items.csv"
+    path.write_text("code,total\na,1\nb,2\n", encoding="utf-8")
+    assert load(db, "Item", str(path)).created == 2
+    assert load(db, "Item", str(path)).status == "already-loaded"
+    assert db.express_sync.count("Item")["count"] == 2
 
 
 def test_where_there_are_no_users_nothing_is_granted_and_doctor_says_nothing_of_a_role():

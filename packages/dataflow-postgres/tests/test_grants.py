@@ -199,6 +199,9 @@ def test_roles_that_nothing_can_be_kept_from_are_refused(house):
     refused("nobody there", "no-role", 'CREATE ROLE "nobody there" LOGIN')
     refused(superuser, "unsafe-role", "superuser")
     refused(house.owner, "unsafe-role", "it owns the table")
+    house.server.execute(f"ALTER ROLE {house.role} CREATEROLE")
+    refused(house.role, "unsafe-role", "may create roles")
+    house.server.execute(f"ALTER ROLE {house.role} NOCREATEROLE")
     house.server.execute(f"GRANT {house.owner} TO {house.role}")
     try:
         refused(house.role, "unsafe-role", f"a member of {house.owner}", "REVOKE")
@@ -212,3 +215,14 @@ def test_missing_tables_are_named(house):
     with pytest.raises(SchemaError, match=r"has no table elsewhere, nowhere") as caught:
         house.give({"plain": NOTHING, "nowhere": NOTHING, "elsewhere": NOTHING})
     assert caught.value.code == "missing-table"
+
+
+def test_who_may_not_grant_is_told_so_before_the_server_only_warns(house):
+    house.give({"plain": WHOLE})
+    with (
+        DataFlow(house.url_of(house.role), postgres_schema="odd schema") as db,
+        pytest.raises(ConfigurationError, match="may not grant privileges on the table") as caught,
+    ):
+        db.core.ask(db.core.dialect.grants(RolePrivileges(house.role, {"plain": NOTHING})))
+    assert caught.value.code == "not-owner"
+    assert house.owner in caught.value.hint

@@ -164,10 +164,8 @@ def _policy(config: "Config") -> Any:
 @hookimpl
 def dataflow_commands() -> Iterable[CommandSpec]:
     """Offer the commands for the audit log and the write protection."""
-    text = "Verify, seal, read and shorten the audit log."
-    return [
-        CommandSpec("audit", text, "dataflow.enterprise.cli:audit"),
-        CommandSpec(
-            "protection", "Write protection as privileges of the database.", "dataflow.enterprise.cli:protection"
-        ),
-    ]
+    commands = {
+        "audit": "Verify, seal, read and shorten the audit log.",
+        "protection": "Give a role of the database what the write protection permits.",
+    }
+    return [CommandSpec(name, text, f"dataflow.enterprise.cli:{name}") for name, text in commands.items()]

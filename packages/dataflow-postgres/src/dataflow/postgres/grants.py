@@ -26,23 +26,33 @@ class _Place:
     Attributes:
         database, schema: names.
         user: whom the connection belongs to.
-        all: whether the role is a superuser; None: there is no such role.
+        unsafe: why nothing can be kept from the role, or ""; None: there is no such role.
         connects: whether it may connect to the database.
     """
 
     database: str
     schema: str
     user: str
-    all: bool | None
+    unsafe: str | None
     connects: bool
 
 
 @attrs.frozen
 class _Table:
-    """A table of the schema: its name, its owner where the role is or can become that one, and column -> counter."""
+    """A table of the schema.
+
+    Attributes:
+        name: its name.
+        owner: who owns it.
+        kept: whether anything can be kept from the role: it neither is the owner nor can become it.
+        ours: whether the connected user may grant: it is the owner, or has its rights.
+        counters: column -> sequence of its ids.
+    """
 
     name: str
-    owner: str | None
+    owner: str
+    kept: bool
+    ours: bool
     counters: Mapping[str, str]
 
 
@@ -54,9 +64,13 @@ class Granting(Dialect):
     def grants(self, wanted: RolePrivileges) -> Program[list[str]]:
         place = yield from self._place_of(wanted.role)
         rows = yield Command(_TABLES), (place.schema, list(wanted.tables), wanted.role)
-        tables = {name: _Table(name, owner, dict(zip(*counters, strict=True))) for name, owner, *counters in rows}
+        tables = {
+            name: _Table(name, owner, kept, ours, dict(zip(columns, counters, strict=True)))
+            for name, owner, kept, ours, columns, counters in rows
+        }
         self._refuse_missing(wanted.tables, tables, place)
         self._refuse_owner(wanted.role, tables.values())
+        self._refuse_stranger(place.user, tables.values())
         schema, role = self.quote(place.schema), self.quote(wanted.role)
         found = [] if place.connects else [f"GRANT CONNECT ON DATABASE {self.quote(place.database)} TO {role}"]
         if not wanted.creates:
@@ -70,17 +84,17 @@ class Granting(Dialect):
         return found
 
     def _place_of(self, role: str) -> Program[_Place]:
-        ((database, schema, user, all_, connects),) = yield Command(_PLACE), (role,)
+        ((database, schema, user, unsafe, connects),) = yield Command(_PLACE), (role,)
         if schema is None:
             msg = "the schema of the tables is not there"
             raise SchemaError(msg, hint="create the tables first, as their owner", code="missing-table")
-        if all_ is None:
+        if unsafe is None:
             hint = f"have an administrator run: CREATE ROLE {self.quote(role)} LOGIN PASSWORD '…'"
             raise ConfigurationError(f"there is no role {role!r}", hint=hint, code="no-role")
-        if all_:
-            msg = f"nothing can be kept from the role {role!r}: it is a superuser"
+        if unsafe:
+            msg = f"nothing can be kept from the role {role!r}: it {unsafe}"
             raise ConfigurationError(msg, hint="use a role without privileges of its own", code="unsafe-role")
-        return _Place(database, schema, user, all_, connects)
+        return _Place(database, schema, user, unsafe, connects)
 
     @staticmethod
     def _refuse_missing(wanted: Collection[str], found: Collection[str], place: _Place) -> None:
@@ -91,7 +105,7 @@ class Granting(Dialect):
             raise SchemaError(msg, hint=hint, code="missing-table")
 
     def _refuse_owner(self, role: str, tables: Collection[_Table]) -> None:
-        owned = next((table for table in tables if table.owner is not None), None)
+        owned = next((table for table in tables if not table.kept), None)
         if owned is None:
             return
         if owned.owner == role:
@@ -99,8 +113,16 @@ class Granting(Dialect):
             hint = "let another role own the tables"
         else:
             msg = f"nothing can be kept from the role {role!r}: it is a member of {owned.owner}, who owns {owned.name}"
-            hint = f"REVOKE {self.quote(str(owned.owner))} FROM {self.quote(role)}"
+            hint = f"REVOKE {self.quote(owned.owner)} FROM {self.quote(role)}"
         raise ConfigurationError(msg, hint=hint, code="unsafe-role")
+
+    @staticmethod
+    def _refuse_stranger(user: str, tables: Collection[_Table]) -> None:
+        """Refuse to grant as somebody who may not: the server would only warn."""
+        strange = next((table for table in tables if not table.ours), None)
+        if strange is not None:
+            msg = f"the connected user {user!r} may not grant privileges on the table {strange.name}"
+            raise ConfigurationError(msg, hint=f"connect as its owner, {strange.owner}", code="not-owner")
 
     def _of_table(self, table: _Table, wanted: TablePrivileges, schema: str, role: str) -> list[str]:
         name = f"{schema}.{self.quote(table.name)}"
@@ -144,7 +166,10 @@ class Granting(Dialect):
 
 
 _PLACE = """\
-SELECT current_database()::text, current_schema()::text, current_user::text, rolsuper,
+SELECT current_database()::text, current_schema()::text, current_user::text,
+       CASE WHEN rolsuper THEN 'is a superuser'
+            WHEN rolcreaterole THEN 'may create roles, and so make itself a member of others'
+            WHEN rolname IS NOT NULL THEN '' END,
        coalesce(has_database_privilege(rolname, current_database(), 'CONNECT'), false)
 FROM (VALUES ($1::name)) AS asked (name) LEFT JOIN pg_roles ON rolname = asked.name"""
 _TABLES = """\
@@ -154,12 +179,12 @@ WITH counted AS (
     JOIN pg_namespace ON pg_namespace.oid = relnamespace
     JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
     WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i'))
-SELECT relname::text,
-       CASE WHEN pg_has_role($3::name, relowner, 'MEMBER') THEN pg_get_userbyid(relowner)::text END,
+SELECT relname::text, pg_get_userbyid(relowner)::text, NOT pg_has_role($3::name, relowner, 'MEMBER'),
+       pg_has_role(relowner, 'USAGE'),
        ARRAY(SELECT attname FROM counted WHERE its = pg_class.oid ORDER BY counter),
        ARRAY(SELECT counter FROM counted WHERE its = pg_class.oid ORDER BY counter)
 FROM pg_class
-WHERE relnamespace = to_regnamespace(quote_ident($1)) AND relkind IN ('r', 'p')
+WHERE relnamespace = to_regnamespace(quote_ident($1)) AND relkind IN ('r', 'p', 'v', 'f')
       AND (relname = ANY ($2::text[]) OR relname LIKE 'dataflow\\_%')"""
 """Tables of models, and the framework's own: who owns them, and which counters their columns have."""
 _BECOMES = "SELECT oid FROM pg_roles WHERE pg_has_role($2::name, oid, 'MEMBER')"

@@ -18,6 +18,7 @@ from dataflow.enterprise.protection.policy import Protection, Rule
 from dataflow.enterprise.protection.setting import policy_of
 from dataflow.enterprise.protection.uses import DELETE, Need, Use, uses_of
 from dataflow.errors import ConfigurationError, NotYetAvailable
+from dataflow.files.journal import Journal
 from dataflow.privileges import ALL
 from dataflow.session import atomic
 
@@ -119,16 +120,20 @@ def grant(db: "DataFlow", role: str, *, apply: bool = False) -> list[str]:
 def _carried_out(core: "Core", granted: RolePrivileges, *, apply: bool) -> Program[list[str]]:
     """Return the statements; with `apply`, carry them out, all or none.
 
-    The audit log is made then where it is missing: the role could not, and whoever passes the protection is recorded.
+    Tables of the framework's own are made then where they are missing, for the role could not: the audit log, where it
+    is noted who passes the protection, and how far loads are.
 
     Raises:
         ConfigurationError: the role has more by other ways, which these statements cannot close; nothing is done.
     """
-    if apply and support(core.dialect, "change_log").level != "unsupported":
-        yield from change_log(core.dialect).log_create()
     statements = yield from core.dialect.grants(granted)
     if not apply:
         return statements
+    if support(core.dialect, "change_log").level != "unsupported":
+        yield from change_log(core.dialect).log_create()
+    if granted.creates:  # else loads do without
+        yield from Journal(core.dialect).make()
+    statements = yield from core.dialect.grants(granted)
     for sql in statements:
         yield Command(sql, COUNT, writes=True), ()
     more = beyond(core, granted, (yield from core.dialect.privileges(list(granted.tables), granted.role)))
@@ -157,14 +162,15 @@ def beyond(core: "Core", granted: RolePrivileges, found: RolePrivileges) -> list
 
 
 def _surplus(own: TablePrivileges, has: TablePrivileges) -> Iterator[str]:
+    if has.more:
+        yield "all that its owner may do, or TRUNCATE, REFERENCES or TRIGGER"
+        return
     for word, columns, granted in (("INSERT", has.insert, own.inserts), ("UPDATE", has.update, own.updates)):
         more = sorted(column for column in columns if not granted(column))
         if more:
             yield f"{word} ({', '.join(more)})"
     if has.delete and not own.delete:
         yield "DELETE"
-    if has.more:
-        yield "more than rows: it owns the table, or may TRUNCATE, or has REFERENCES or TRIGGER"
 
 
 class Enforced:
