@@ -186,6 +186,16 @@ class SchemaEditor(Protocol):
         """
         ...
 
-    def script(self, steps: Sequence[Step]) -> str:
-        """Write steps as plain SQL for the database's own shell, with what `locked` and `perform` do around them."""
+    def rehearse(self, body: Program[T]) -> Program[T | None]:
+        """Run a program on a copy of the schema, without rows, that is thrown away; None where there can be none."""
+        ...
+
+    def script(self, steps: Sequence[Step], *, before: Sequence[str] = (), after: Sequence[str] = ()) -> str:
+        """Write steps as plain SQL for the database's own shell, with what `locked` and `perform` do around them.
+
+        Args:
+            steps: the steps.
+            before: statements that let what the framework keeps on tables step aside.
+            after: statements that make it anew.
+        """
         ...

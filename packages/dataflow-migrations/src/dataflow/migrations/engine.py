@@ -10,12 +10,14 @@ from dataflow.dialect import Program
 from dataflow.errors import SchemaError
 from dataflow.migrations.deciding import UNDOES, check_flags, level_of, refusal, somebody_there, undoing, wishes_of
 from dataflow.migrations.execution import Execution, Limits, MigrationError, who
+from dataflow.migrations.exporting import written
 from dataflow.migrations.first_use import CREATE, HINT, READY, FirstUse, Registry
 from dataflow.migrations.journal import FAILED, HISTORY, STEPS, UNDONE, Entry, Journal
 from dataflow.migrations.plan import Plan, PlannedStep
 from dataflow.migrations.planning import Planner, Wishes, can_migrate, editor_of
 from dataflow.migrations.preview import answers, ask
-from dataflow.schema import create_missing, lacks
+from dataflow.model import SchemaExtra
+from dataflow.schema import create_extras, create_missing, lacks
 from dataflow.session import Call
 
 if TYPE_CHECKING:
@@ -122,6 +124,18 @@ class SchemaEngine:
     def _drafted(self, wishes: Wishes) -> Program[Plan]:
         draft = yield from self.planner.draft(wishes)
         return draft.plan
+
+    def script_sync(self, plan: Plan) -> str:
+        """Return a plan as SQL for the database's own shell, with what features keep on tables."""
+        return self._run_sync(self._script(plan))
+
+    def _script(self, plan: Plan) -> Program[str]:
+        models = self.planner.models
+        names = sorted(
+            {extra.name for model in models for extra in model.spec.ddl_extras if isinstance(extra, SchemaExtra)}
+        )
+        steps = [planned.step for planned in plan.steps]
+        return (yield from written(self.editor, steps, lambda: create_extras(models, self.core.dialect), names))
 
     async def auto_migrate(
         self,

@@ -105,5 +105,11 @@ class PostgresEditor:
     def batch(self, step: Step, cursor: Any) -> Program[tuple[int, Any]]:
         return running.batch(step, cursor, self.quote)
 
-    def script(self, steps: Sequence[Step]) -> str:
-        return script(steps, self.quote)
+    def rehearse(self, body: Program[T]) -> Program[T | None]:
+        """Do nothing: a copy of the schema cannot be made aside."""
+        body.close()
+        yield from ()
+        return None
+
+    def script(self, steps: Sequence[Step], *, before: Sequence[str] = (), after: Sequence[str] = ()) -> str:
+        return script(steps, self.quote, before=before, after=after)

@@ -21,15 +21,23 @@ RESET lock_timeout;
 """
 
 
-def script(steps: Sequence[Step], quote: Callable[[str], str]) -> str:
+def script(
+    steps: Sequence[Step], quote: Callable[[str], str], *, before: Sequence[str] = (), after: Sequence[str] = ()
+) -> str:
     """Write steps as a script for psql."""
-    parts = [_START]
+    parts = [_START, *_around("what DataFlow keeps on tables steps aside", before)]
     for together, group in groupby(steps, key=lambda step: step.mode == "together"):
         if together:
             parts.append("\n".join(["BEGIN;", *map(_plain, group), "COMMIT;", ""]))
         else:
             parts += [_alone(step, quote) for step in group]
-    return "\n".join([*parts, _END])
+    return "\n".join([*parts, *_around("what DataFlow keeps on tables", after), _END])
+
+
+def _around(said: str, statements: Sequence[str]) -> list[str]:
+    return (
+        ["\n".join(["BEGIN;", f"-- {said}", *(f"{sql};" for sql in statements), "COMMIT;", ""])] if statements else []
+    )
 
 
 def _plain(step: Step) -> str:

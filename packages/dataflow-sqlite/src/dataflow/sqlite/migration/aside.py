@@ -30,6 +30,27 @@ def memory() -> Iterator[sqlite3.Connection]:
         raw.close()
 
 
+def copied() -> Program[list[str]]:
+    """Read the statements that make the schema, the framework's own objects too; tables before what hangs on them."""
+    sql = (
+        "SELECT sql FROM main.sqlite_master WHERE sql IS NOT NULL AND name NOT GLOB 'sqlite_*' "
+        "ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid"
+    )
+    rows = yield Command(sql), ()
+    return [row[0] for row in rows]
+
+
+def build(raw: sqlite3.Connection, schema: Iterable[str]) -> bool:
+    """Make a schema; False where that cannot be, for an extension is missing."""
+    for sql in schema:
+        try:
+            raw.execute(sql)
+        except sqlite3.Error as error:
+            if "already exists" not in str(error):  # of a table that belongs to a virtual one
+                return False
+    return True
+
+
 @contextmanager
 def shared() -> Iterator[None]:
     """Let `after` use one database, emptied each time: to open one costs more than to build a table in it."""

@@ -12,7 +12,7 @@ from dataflow.changes import Change, Step
 from dataflow.dialect import COUNT, Command, Dialect, Program
 from dataflow.errors import DatabaseTimeout, DataFlowError, ForeignKeyError, UsageError
 from dataflow.session import COMMIT, ROLLBACK, framed, undone
-from dataflow.sqlite.migration.aside import drive, memory, shared
+from dataflow.sqlite.migration.aside import build, copied, drive, memory, shared
 from dataflow.sqlite.migration.backup import backup
 from dataflow.sqlite.migration.catalog import inspect, is_own
 from dataflow.sqlite.migration.steps import Planner
@@ -151,11 +151,24 @@ class SQLiteEditor:
         del tables
         return backup()
 
-    def script(self, steps: Sequence[Step]) -> str:
+    def rehearse(self, body: Program[T]) -> Program[T | None]:
+        """Run a program on a copy of the schema in memory."""
+        schema = yield from copied()
+        with memory() as raw:
+            if not build(raw, schema):
+                body.close()
+                return None
+            return drive(raw, body)
+
+    def script(self, steps: Sequence[Step], *, before: Sequence[str] = (), after: Sequence[str] = ()) -> str:
         """Write steps as SQL for the sqlite3 shell."""
         lines = [".bail on", "PRAGMA foreign_keys = OFF;", "BEGIN IMMEDIATE;"]
+        if before:
+            lines += ["", "-- what DataFlow keeps on tables steps aside", *(f"{sql};" for sql in before)]
         for step in steps:
             lines += ["", f"-- {' '.join(step.summary.split())}", *(f"{sql};" for sql in step.sql)]
+        if after:
+            lines += ["", "-- what DataFlow keeps on tables", *(f"{sql};" for sql in after)]
         lines += ["", "PRAGMA foreign_key_check;", "COMMIT;", "PRAGMA foreign_keys = ON;"]
         return "\n".join(lines) + "\n"
 
