@@ -8,6 +8,7 @@ from dataflow.errors import (
     DatabaseError,
     DatabaseTimeout,
     DatabaseUnavailable,
+    QueryError,
     SerializationError,
     WorkflowExecutionError,
 )
@@ -412,3 +413,10 @@ async def test_a_change_of_the_schema_by_others_is_noticed_at_most_once(pg, db):
     assert isinstance(caught.value.__cause__, DatabaseError)
     results, _ = await pg.run(db, "TransactionScopeNode", ("NoteReadNode", {"id": 1}))
     assert results["n1"]["text"] == "a"
+
+
+async def test_a_type_that_the_driver_does_not_know_is_no_lost_connection(pg, db):
+    builder = db.workflow()
+    builder.add_node("AsyncSQLDatabaseNode", "stats", {"query": "SELECT most_common_vals FROM pg_stats"})
+    error = await failing(AsyncLocalRuntime().execute_async(builder.build()), QueryError)
+    assert (error.code, "::text" in error.hint) == ("unreadable-type", True)

@@ -39,7 +39,14 @@ def is_lost(error: BaseException) -> bool:
     """Tell whether an error means that the connection is gone."""
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error) or "connection has been released" in str(error)
+    if is_unreadable(error):
+        return False
     return isinstance(error, LOST) or (isinstance(error, OSError) and not isinstance(error, TimeoutError))
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Tell whether a statement has a type that the driver knows nothing of, such as the arrays of pg_stats."""
+    return isinstance(error, asyncpg.InternalClientError) and "could not resolve query result" in str(error)
 
 
 def translate(error: BaseException) -> e.DataFlowError:
@@ -49,6 +56,9 @@ def translate(error: BaseException) -> e.DataFlowError:
     if is_lost(error):
         msg = "the connection to the database was lost; what was not committed is undone"
         return e.DatabaseUnavailable(msg, hint="run it again; if it happens again, look at the server's log")
+    if is_unreadable(error):
+        msg = "the statement has values of a type that the driver cannot read"
+        return e.QueryError(msg, hint="cast them: SELECT most_common_vals::text", code="unreadable-type")
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
         return _integrity(error)
     if isinstance(error, (ValueError, OverflowError, TypeError)) or "query argument" in str(error):
