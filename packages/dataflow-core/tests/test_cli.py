@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import sqlite3
@@ -470,7 +471,7 @@ def test_a_variable_that_names_no_plugin_is_reported(monkeypatch, variable):
 
 def test_a_plugins_command_is_in_the_help_and_imported_only_when_it_runs(site):
     install_command(site, "acme")
-    assert "  greet    Greet somebody." in call("--help").stdout
+    assert re.search(r"^  greet +Greet somebody\.$", call("--help").stdout, re.MULTILINE)
     assert "acme_cli" not in sys.modules
     result = call("greet", "Ada")
     assert (result.exit_code, result.stdout) == (0, "hello Ada\n")  # what it returns is not an exit code
