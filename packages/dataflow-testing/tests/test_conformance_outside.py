@@ -22,12 +22,15 @@ ONE = {
     "shared_database": "unsupported: each instance has its own",
     "concurrent_writers": "unsupported: one writer",
     "grants": "unsupported: there are no users",
+    "schema_editor": "unsupported: none is named",
 }
 DECLARATIONS = {
     "acme": {**ONE, "arrays": "emulated: JSON text", "regex": "unsupported: Acme knows no patterns"},
     "acmemodest": {**ONE, "ilike": "unsupported: so they think"},
     "acmesilent": {**ONE, "ilike": "unsupported: and it fails in a way of its own"},
     "acmewrong": {**ONE},
+    "acmeshy": {**ONE, "change_log": "unsupported: so they think", "read_only": "unsupported: so they think"},
+    "acmeproud": {**ONE, "schema_editor": "full", "context": "unsupported: connections know nothing"},
     "acmetypo": {**ONE, "regexp": "full", "json": "partly: some", "arrays": "emulated"},
 }
 
@@ -49,8 +52,14 @@ class Acme(SQLite):
         return super().text_match(op, column, bind)
 
 
+class Unknowing(Acme):
+    def enter(self, session, context):
+        refuse_unsupported(self, "context")
+        yield from super().enter(session, context)
+
+
 for declared in DECLARATIONS:
-    globals()[declared] = type(declared, (Acme,), {"name": declared})
+    globals()[declared] = type(declared, (Unknowing,), {"name": declared})
 
 
 @hookimpl
@@ -157,6 +166,27 @@ def test_a_declaration_that_is_not_true_fails_and_a_failing_assert_shows_its_val
     assert "arrays: emulated needs a reason: 'emulated: …'" in text
     assert re.search(r"assert \{.+\} == \{\}", text)  # of acmewrong, by rewritten asserts
     assert re.search(r"\{'name': \{'\$ilike': 'ANNA%'\}\}.*: \(\[\], 0, \[1, 2\]\)", text)
+
+
+def test_what_the_database_watches_over_and_how_schemas_change_is_declared_truly_too(outside):
+    modules = {name: (f"acme{name}", "") for name in ("shy", "proud")}
+    tests = (
+        "writes_again",
+        "told_in_order",
+        "names_may_be_any_text",
+        "names_who_made",
+        "a_note_is_about",
+        "test_numbers",
+    )
+    result = outside(modules, "-k", " or ".join(tests))
+    assert places(result, "writes_again") == {"shy"}
+    assert places(result, "told_in_order") == {"proud"}
+    assert not places(result, "TestContext")
+    assert not places(result, "TestChangeLog")
+    text = result.stdout.str()
+    assert "acmeshy declares read_only unsupported, but this test passes; declare what is true" in text
+    assert "acmeproud has no schema editor" in text
+    assert result.parseoutcomes()["refused"] == 1 + 6 + 10 + 2  # both are right about the rest
 
 
 def test_what_a_module_leaves_out_without_a_reason_fails(outside):

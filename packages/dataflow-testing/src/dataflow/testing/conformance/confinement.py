@@ -25,7 +25,7 @@ def enclosed(scope: str) -> Asking:
     return Asking(wanted, scope)
 
 
-@requires("confinement")
+@requires("confinement", "context")
 class TestConfinement(Suite):
     """Connections are kept within a tenant (`Database.confine`, `Dialect.enclose`)."""
 

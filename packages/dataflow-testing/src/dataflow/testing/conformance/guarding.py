@@ -7,7 +7,7 @@ what tables need. No part of the framework is needed to prove what they use.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from dataflow.dialect import Command, Program
+from dataflow.dialect import Command, Program, support
 from dataflow.errors import DataFlowError
 from dataflow.model import ModelDraft, SchemaExtra
 from dataflow.plan.stages import Stage
@@ -18,6 +18,9 @@ from dataflow.session import Call
 class Telling:
     """Tells connections the tenant, actor, run and node of every statement, and notes what they know then.
 
+    Args:
+        needed: whether it tells them where the dialect declares that they cannot know.
+
     Attributes:
         seen: what each connection knew, and should have known, when a statement was sent.
         refusing: returns the error of a statement that writes, while writes are refused; else None.
@@ -27,7 +30,8 @@ class Telling:
     confines = False
     exclusive = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, needed: bool = True) -> None:
+        self.needed = needed
         self.seen: list[tuple[Mapping[str, str], Mapping[str, str]]] = []
         self.refusing: Callable[[], DataFlowError] | None = None
 
@@ -38,6 +42,8 @@ class Telling:
     def context(self, call: Call, *, writes: bool) -> Mapping[str, str]:
         """Return what surrounds the call."""
         del writes
+        if not self.needed and support(call.core.dialect, "context").level == "unsupported":
+            return {}
         return {
             "tenant": call.around("tenant") or "",
             "actor": call.around("actor") or "",
