@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import date, datetime
 from typing import Annotated
 
 import pytest
@@ -436,3 +437,44 @@ def test_rules_of_plugins_change_plans_raise_risks_and_add_notes(people):
     assert [planned.risk for planned in plan.steps] == ["CRITICAL"]
     assert f"1 steps on {people.dialect}" in plan.notes
     assert not migrate(db, auto_confirm=True, max_risk_level="HIGH")[0]
+
+
+def test_a_step_that_fails_is_named_alone(opening):
+    db = opening()
+    model(db, "Person", name=str, age=(int, 3))
+    for _ in range(2):
+        db.express_sync.create("Person", {"name": "Ada"})
+    later = opening()
+    model(later, "Person", [{"name": "by_name", "fields": ["name"], "unique": True}], name=str, age=(str, "3"))
+    with pytest.raises(MigrationError) as caught:
+        migrate(later, auto_confirm=True, max_risk_level="HIGH")
+    assert "by_name" in caught.value.step
+    assert "age" not in str(caught.value)
+
+
+def test_a_truth_becomes_a_number(opening):
+    db = opening()
+    model(db, "Person", name=str, tall=(bool, True), wide=(bool, False))
+    db.express_sync.create("Person", {"name": "Ada"})
+    later = opening()
+    model(later, "Person", name=str, tall=(int, 7), wide=(float, 0.5))
+    assert migrate(later, auto_confirm=True, max_risk_level="HIGH")[0]
+    assert records(later) == [{"id": 1, "name": "Ada", "tall": 1, "wide": 0.0}]
+
+
+def test_values_that_another_type_stores_alike_are_told_of(opening):
+    db = opening()
+    model(db, "Person", day=date, name=str)
+    db.express_sync.create("Person", {"day": date(2020, 1, 2), "name": "Ada"})
+    later = opening()
+    model(later, "Person", day=datetime, name=str)
+    plan = engine(later).plan_sync()
+    if later.core.dialect.name == "sqlite":
+        (note,) = plan.notes
+        assert note.startswith("people.day: was date and is datetime, both stored as TEXT: the values that are there")
+    else:
+        assert plan.notes == ()
+        assert plan.steps
+    same = opening()
+    model(same, "Person", day=str, name=str)
+    assert engine(same).plan_sync().notes == ()

@@ -276,6 +276,7 @@ text[]->text
 smallint->integer|integer->smallint|integer->bigint|bigint->integer|bigint->numeric|bigint->double precision
 real->double precision|double precision->real|integer->text|integer->oid|integer->boolean|boolean->integer
 boolean->text|bigint->boolean|uuid->text
+boolean->smallint|boolean->bigint|boolean->numeric|boolean->double precision|boolean[]->bigint[]
 numeric(6,2)->numeric(8,2)|numeric(6,2)->numeric|numeric(6,2)->numeric(8,4)|numeric(6,2)->numeric(5,2)|numeric->numeric(8,2)
 numeric->integer|date->timestamp|date->timestamptz|timestamp->date|timestamp->timestamptz
 timestamptz->timestamp|timestamp(3)->timestamp(6)|timestamp->timestamp(3)|timestamptz(3)->timestamptz

@@ -102,6 +102,9 @@ class Execution:
         leave: the same for one that fails and stays partly done.
         rollback: whether what was done is undone when a later step fails, where that is possible.
         log: told of progress: ``log("migration.progressed", …)``.
+
+    Attributes:
+        at: summary of the step that is made now.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Execution:
         self.finish = finish
         self.leave = leave
         self.rollback = rollback
+        self.at = ""
 
     def run(self, plan: Plan, *, actor: str = "", note: str = "", outcome: Outcome | None = None) -> Program[Entry]:
         """Carry a plan out; inside `SchemaEditor.locked`."""
@@ -143,13 +147,13 @@ class Execution:
         for unit in units(steps):
             if done.issuperset(unit.positions):
                 continue
-            names = ", ".join(steps[position].summary for position in unit.positions)
+            self.at = steps[unit.positions[0]].summary
             try:
                 yield from self._unit(entry, unit, steps)
             except GeneratorExit:
                 raise
             except Exception as error:
-                raise (yield from self._failed(entry, sorted(done), names, error)) from error
+                raise (yield from self._failed(entry, sorted(done), self.at, error)) from error
             done.update(unit.positions)
             self.log("migration.progressed", migration=entry.id, done=len(done), steps=len(steps))
         try:
@@ -182,6 +186,7 @@ class Execution:
     def _statements(self, entry: Entry, unit: Unit, steps: Sequence[Step]) -> Callable[[], Program[None]]:
         def body() -> Program[None]:
             for step in steps:
+                self.at = step.summary
                 yield from self.made(step)
             yield from self.journal.mark(entry, unit.positions)
 

@@ -19,6 +19,7 @@ from dataflow.fields import FieldSpec
 from dataflow.migrations.diff import changes, renameable
 from dataflow.migrations.journal import Journal, Registered
 from dataflow.migrations.plan import Plan, PlannedStep, Question
+from dataflow.migrations.registry import dump, kinds_of, reads_all
 from dataflow.migrations.renames import Renames
 from dataflow.migrations.renaming import declared
 from dataflow.migrations.risk import RiskLevel, level_of
@@ -135,6 +136,7 @@ class Planner:
         owned |= {new: owned[old] for old, new in renames.tables.items() if old in owned}
         moved = renames.apply(found)
         wanted, notes = target(moved, desired, owned, drop=wishes.drop)
+        notes += self._reread(models, registered, moved, wanted)
         if not models:
             notes.append("no models are registered: nothing is compared")
         loose = self.core.dialect.references_ahead
@@ -200,6 +202,24 @@ class Planner:
                     msg = f"{option}: there is no {name!r}"
                     hint = f"did you mean {close!r}?" if close else "write table.column"
                     raise InputError(msg, hint=hint, code="unknown-name")
+
+    def _reread(
+        self, models: Iterable["BoundModel"], registered: Mapping[str, Registered], moved: Catalog, wanted: Catalog
+    ) -> Iterable[str]:
+        """Say which fields have another type that the database stores alike: nothing converts what is there."""
+        for model in models:
+            name = model.spec.table
+            entry, table = registered.get(name), moved.tables.get(name)
+            if entry is None or table is None or table.empty:
+                continue
+            before, now = kinds_of(entry.definition), kinds_of(dump(model.spec, self.core.plugins))
+            for field in sorted(before.keys() & now.keys() & table.columns.keys()):
+                pair, stored = (before[field], now[field]), table.columns[field].type
+                if pair[0] != pair[1] and not reads_all(*pair) and wanted.tables[name].columns[field].type == stored:
+                    yield (
+                        f"{name}.{field}: was {pair[0]} and is {pair[1]}, both stored as {stored}: the values that are "
+                        "there stay as they are, and cannot be read where they are none"
+                    )
 
     def _values(self, models: Sequence["BoundModel"], wishes: Wishes) -> dict[tuple[str, str], str]:
         """Return what existing rows get, as the caller says."""

@@ -130,6 +130,20 @@ def _dump_type(kind: t.FieldType, plugins: "PluginSet | None") -> dict[str, Any]
     raise ModelError(msg, hint="its plugin can give it one: hook dataflow_field_types")
 
 
+def kinds_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of an entry, with the kinds of their types: "date", "array of int"."""
+    return {field["name"]: _kind(field["type"]) for field in entry.get("fields", ())}
+
+
+def _kind(kind: Mapping[str, Any]) -> str:
+    return f"array of {_kind(kind['item'])}" if kind["kind"] == "array" else str(kind["kind"])
+
+
+def reads_all(before: str, now: str) -> bool:
+    """Tell whether values of one kind can be read as another, or what cannot is refused by a constraint."""
+    return now in ("str", "enum", "bool") or (before, now) == ("bool", "int")
+
+
 def _plain(value: Any) -> Any:
     """Return what an Enum member is called by, without the mixed-in Enum class."""
     for kind in (bool, int, float, str):

@@ -25,7 +25,7 @@ _WIDER = {
     "timestamp with time zone": {"timestamp without time zone"},
     "json": {"jsonb"},
     "cidr": {"inet"},
-    "boolean": {"integer"},
+    "boolean": {"smallint", "integer", "bigint", "numeric", "real", "double precision"},
     "uuid": set(),
 }
 """Base type -> those that hold all its values."""
@@ -122,5 +122,7 @@ def using(column: str, before: str, after: str) -> str:
         return ""
     if {old.base, new.base} <= _NUMBERS or {old.base, new.base} <= _STAMPS:
         return ""
+    if old.base == "boolean" and new.base in _NUMBERS:
+        return f" USING {column}::integer{'[]' if old.array else ''}::{after}"
     direct = old.base in _STRINGS or (old.base, new.base) in _EXPLICIT
     return f" USING {column}::{after}" if direct else f" USING {column}::text{'[]' if old.array else ''}::{after}"
