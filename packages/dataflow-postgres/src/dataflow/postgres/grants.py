@@ -126,7 +126,7 @@ class Granting(Dialect):
 
     def _of_table(self, table: _Table, wanted: TablePrivileges, schema: str, role: str) -> list[str]:
         name = f"{schema}.{self.quote(table.name)}"
-        words = ["SELECT", self._columns("INSERT", wanted.insert), self._columns("UPDATE", wanted.update)]
+        words = ["SELECT", self._on_columns("INSERT", wanted.insert), self._on_columns("UPDATE", wanted.update)]
         words += ["DELETE"] if wanted.delete else []
         found = [
             f"REVOKE ALL ON TABLE {name} FROM {role}",
@@ -139,7 +139,7 @@ class Granting(Dialect):
                 found.append(f"GRANT {usage} ON SEQUENCE {counter} TO {role}")
         return found
 
-    def _columns(self, privilege: str, columns: Collection[str]) -> str:
+    def _on_columns(self, privilege: str, columns: Collection[str]) -> str:
         if not columns or ALL in columns:
             return privilege if columns else ""
         return f"{privilege} ({', '.join(map(self.quote, sorted(columns)))})"
