@@ -603,6 +603,46 @@ def test_a_new_column_is_watched_from_then_on(place):
     assert whole(db) is True
 
 
+def test_releases_side_by_side_watch_what_either_of_them_has(place):
+    def release(*names, **options):
+        db = place.flow()
+        body = {"__annotations__": dict.fromkeys(("name", *names), str | None), **dict.fromkeys(("name", *names))}
+        db.model(type("User", (), {**body, "__dataflow__": {"audit_log": True, **options}}))
+        return db
+
+    def entries(db):
+        found = db.express_sync.call("audit", "User")["entries"]
+        return [(e["action_type"], e["changed"]) for e in found]
+
+    old = release()
+    old.express_sync.create("User", {"name": "a"})
+    new = release("mood")
+    new.express_sync.update("User", 1, {"mood": "good"})
+    again = release()  # an older process starts once more
+    again.express_sync.update("User", 1, {"name": "b"})
+    other = release("shoe")
+    with new.actor("ann"):
+        new.express_sync.update("User", 1, {"mood": "bad"})
+    other.express_sync.update("User", 1, {"shoe": "42"})
+    assert entries(new)[2:] == [
+        ("update", ["mood", "updated_at"]),
+        ("update", ["name", "updated_at"]),
+        ("update", ["mood", "updated_at"]),
+        ("found", []),
+        ("update", ["shoe", "updated_at"]),
+    ]
+    for db in (old, new, again, other):
+        report = AuditLogSync(db).verify()
+        assert (report.ok, report.notes) == (True, ())
+        assert AuditLogSync(db).replay("User") == db.express_sync.list("User")["records"]
+    assert new.express_sync.call("audit", "User", field="mood", actor="ann")["count"] == 1
+    existing = place.flow(existing_schema_mode=True)
+    existing.model(
+        type("User", (), {"__annotations__": {"name": str | None}, "name": None, "__dataflow__": {"audit_log": True}})
+    )
+    assert existing.express_sync.count("User") == {"count": 1}
+
+
 def test_a_wide_table_is_recorded_whole(place):
     db = place.flow()
     fields = {f"f{i}": int for i in range(130)}

@@ -17,8 +17,12 @@ Beside the entries, in the table `dataflow_audit`, lie `dataflow_audit_purged` (
 of purged entries) and `dataflow_audit_checkpoint` (number, body). All three take rows, and never change or lose them.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, cast
+
+import attrs
 
 from dataflow import types as t
 from dataflow.dialect import Convert, Dialect, Program, refuse_unsupported
@@ -83,7 +87,8 @@ class ChangeLog(Protocol):
         Args:
             image: "old" or "new".
             name: of the column, or ``$name``.
-            place: where it stands among the columns and marks of the model, from 0.
+            place: where it stands among the columns and marks of the model, from 0. Entries of other releases of the
+                program may have more columns before it.
         """
         ...
 
@@ -105,6 +110,62 @@ class ChangeLog(Protocol):
     def log_value(self, kind: t.FieldType) -> Convert | None:
         """Return what turns a value of an image into the driver's; None for identity."""
         ...
+
+
+@attrs.frozen
+class WatchedColumn:
+    """A column of which entries tell.
+
+    Attributes:
+        name: of the column.
+        storage: of its field type, by which its values are written.
+        masked: whether its values are not written.
+    """
+
+    name: str
+    storage: str
+    masked: bool = False
+
+
+_LISTED = re.compile(r"/\* dataflow watches (\[.*?\]) \*/")
+
+
+def columns_of(model: ModelSpec, masked: Sequence[str]) -> list[WatchedColumn]:
+    """Return the columns of a model, in its order."""
+    kinds = {name: field.type for name, field in model.fields.items()}
+    kinds |= {column.name: column.type for column in model.hidden}
+    return [WatchedColumn(name, kind.storage, name in masked) for name, kind in kinds.items()]
+
+
+def columns_to_watch(
+    own: Sequence[WatchedColumn], known: Sequence[WatchedColumn], there: Collection[str]
+) -> list[WatchedColumn]:
+    """Return the columns to watch: those of a model, and those that other releases of the program watch besides.
+
+    Releases run side by side, and each begins to watch when it starts: none may stop what another relies on.
+
+    Args:
+        own: of the model.
+        known: that are watched now, by the triggers' own list.
+        there: names of the columns that the table has.
+    """
+    kept = [column for column in known if column.name in there]
+    if len(kept) == len(known) and set(own) <= set(kept):
+        return kept
+    names = {column.name for column in own}
+    return [*own, *(column for column in kept if column.name not in names)]
+
+
+def write_columns(columns: Sequence[WatchedColumn]) -> str:
+    """Return the list of what is watched as a comment of SQL, to be kept in a trigger."""
+    listed = json.dumps([attrs.astuple(column) for column in columns]).replace("*/", "*\\/")
+    return f"/* dataflow watches {listed} */"
+
+
+def read_columns(text: str) -> list[WatchedColumn]:
+    """Read the list that a trigger keeps; nothing where there is none."""
+    found = _LISTED.search(text)
+    return [WatchedColumn(*column) for column in json.loads(found[1])] if found else []
 
 
 def change_log(dialect: Dialect) -> ChangeLog:

@@ -14,6 +14,7 @@ from uuid import UUID
 from zlib import crc32
 
 from dataflow import types as t
+from dataflow.changelog import columns_of, columns_to_watch, read_columns
 from dataflow.dialect import COUNT, Command, Convert, Dialect, Program
 from dataflow.model import LONGEST_NAME, ModelSpec
 from dataflow.postgres import changelog_sql as texts
@@ -55,13 +56,19 @@ class ChangeLog(Dialect):
         schema = yield from self._here()
         function = self._function_name(model)
         rows = yield Command(texts.WATCHING), (self.quote(model.table), function)
-        if not rows or rows[0][0] != texts.body(schema, texts.Columns(self, model, masked)):
+        if not rows or rows[0][0] != texts.body(schema, (yield from self._watching(model, masked))):
             return False
         role = yield from self._confined_role()
         if role is None:
             return True
         rows = yield Command(texts.READER), (role,)
         return bool(rows) and tuple(rows[0]) == (True, True, 1)
+
+    def _watching(self, model: ModelSpec, masked: Sequence[str]) -> Program[texts.Columns]:
+        rows = yield Command(texts.WATCHER), (self.quote(model.table), self._function_name(model))
+        known = read_columns(rows[0][0]) if rows else []
+        there = {column.name for column in (yield from self.list_columns(model.table))}
+        return texts.Columns(self, model, columns_to_watch(columns_of(model, masked), known, there))
 
     def _confined_role(self) -> Program[str | None]:
         """Return the role of connections that are confined to a tenant; None where there are none."""
@@ -73,7 +80,7 @@ class ChangeLog(Dialect):
     def watch(self, model: ModelSpec, masked: Sequence[str]) -> Program[None]:
         yield from self.log_create()
         schema = yield from self._here()
-        columns = texts.Columns(self, model, masked)
+        columns = yield from self._watching(model, masked)
         table, function = f"{schema}.{self.quote(model.table)}", f"{schema}.{self.quote(self._function_name(model))}"
         yield Command(texts.function(function, texts.body(schema, columns), schema), COUNT, writes=True), ()
         yield Command(f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC", COUNT, writes=True), ()
@@ -191,8 +198,8 @@ WHERE df_old IS DISTINCT FROM df_new"""  # noqa: S608
 
     def log_member(self, image: str, name: str, place: int) -> str:
         """Return SQL for a member of an image, which is the one at that place, as text."""
-        deeper = " -> '$more'" * (place // texts.WIDEST)
-        return f"({image}::json{deeper} ->> {texts.literal(name)})"
+        deeper = [" -> '$more'" * deep for deep in range(place // texts.WIDEST + 2)]
+        return f"coalesce({', '.join(f'{image}::json{path} ->> {texts.literal(name)}' for path in deeper)})"
 
     def log_differences(self, model: ModelSpec, masked: Sequence[str]) -> Program[list[tuple[str, str]]]:
         """Return (record, "absent", "unknown" or "other") where the table is not as the log says."""
@@ -200,7 +207,7 @@ WHERE df_old IS DISTINCT FROM df_new"""  # noqa: S608
             f"set_config({texts.literal(name)}, {texts.literal(value)}, true)" for name, value in texts.SETTINGS.items()
         )
         yield Command(f"SELECT {settings}"), ()
-        columns = texts.Columns(self, model, masked)
+        columns = yield from self._watching(model, masked)
         table = texts.literal(model.table)
         sql = f"""\
 SELECT coalesce(h.record, l.record),

@@ -6,6 +6,7 @@ Whoever changes `append` changes the rule of the hash, which `dataflow.enterpris
 from collections.abc import Mapping, Sequence
 
 from dataflow import types as t
+from dataflow.changelog import WatchedColumn, write_columns
 from dataflow.dialect import Dialect
 from dataflow.model import ModelSpec
 
@@ -73,15 +74,15 @@ class Columns:
     Args:
         dialect: quotes names.
         model: the model.
-        masked: fields whose values are not written.
+        watched: columns, of the model and of other releases of it.
     """
 
-    def __init__(self, dialect: Dialect, model: ModelSpec, masked: Sequence[str]) -> None:
+    def __init__(self, dialect: Dialect, model: ModelSpec, watched: Sequence[WatchedColumn]) -> None:
         self.quote = dialect.quote
         self.model = model
-        self.types = {name: field.type for name, field in model.fields.items()}
-        self.types |= {column.name: column.type for column in model.hidden}
-        self.masked = frozenset(masked)
+        self.watched = watched
+        self.storage = {column.name: column.storage for column in watched}
+        self.masked = frozenset(column.name for column in watched if column.masked)
 
     def column(self, row: str, name: str) -> str:
         """Return a column of a row."""
@@ -89,22 +90,22 @@ class Columns:
 
     def key(self, row: str) -> str:
         """Return the text that names a record."""
-        return key_text([(self.types[name], self.column(row, name)) for name in self.model.row_key])
+        return key_text([(self.model.fields[name].type, self.column(row, name)) for name in self.model.row_key])
 
     def tenant(self, row: str) -> str:
         """Return the tenant that a row itself names, or that of the call."""
         if not self.model.scope:
             return "df_tenant"
         name = self.model.scope[0]
-        return key_text([(self.types[name], self.column(row, name))])
+        return key_text([(self.model.fields[name].type, self.column(row, name))])
 
     def image(self, row: str, changed_from: str = "") -> str:
         """Return the JSON of a row; `changed_from`: tell which masked fields differ from that row's."""
-        pairs = [(name, self._value(name, self.column(row, name))) for name in self.types]
+        pairs = [(name, self._value(name, self.column(row, name))) for name in self.storage]
         if changed_from:
             pairs += [
                 (f"${name}", f"{self.column(row, name)}::text IS DISTINCT FROM {self.column(changed_from, name)}::text")
-                for name in self.types
+                for name in self.storage
                 if name in self.masked
             ]
         groups = [pairs[start : start + WIDEST] for start in range(0, len(pairs), WIDEST)]
@@ -118,7 +119,7 @@ class Columns:
     def _value(self, name: str, column: str) -> str:
         if name in self.masked:
             return f"CASE WHEN {column} IS NOT NULL THEN '***' END"
-        storage = self.types[name].storage
+        storage = self.storage[name]
         if storage in ("int", "bool", "float"):
             return column
         if storage == "bytes":
@@ -131,7 +132,7 @@ class Columns:
 
     def differ(self, one: str, other: str) -> str:
         """Return whether any column differs between two rows, to the byte."""
-        rows = [f"ROW({', '.join(self.column(row, name) for name in self.types)})::record" for row in (one, other)]
+        rows = [f"ROW({', '.join(self.column(row, name) for name in self.storage)})::record" for row in (one, other)]
         return " OPERATOR(pg_catalog.*<>) ".join(rows)
 
 
@@ -180,6 +181,7 @@ WHERE {old} IS NULL OR {new} IS NULL OR {columns.differ("o", "n")}"""  # noqa: S
     return f"""
 {DECLARED}
 BEGIN
+    {write_columns(columns.watched)}
     IF TG_OP = 'INSERT' THEN
 {append(schema, created)};
     ELSIF TG_OP = 'DELETE' THEN
@@ -271,6 +273,9 @@ WHERE tgrelid = to_regclass(quote_ident(current_schema()) || '.' || $1) AND tgen
       AND (proname = $2 AND tgname IN ('dataflow_audit_insert', 'dataflow_audit_update', 'dataflow_audit_delete')
            OR tgname = 'dataflow_audit_truncate')
 HAVING count(*) = 4"""
+WATCHER = """\
+SELECT prosrc FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+WHERE tgrelid = to_regclass(quote_ident(current_schema()) || '.' || $1) AND proname = $2 LIMIT 1"""
 READER = """\
 SELECT has_table_privilege($1::name, 'dataflow_audit', 'SELECT')
        AND NOT has_table_privilege($1::name, 'dataflow_audit', 'INSERT') AND relrowsecurity,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from dataflow import types as t
+from dataflow.changelog import WatchedColumn, columns_of, columns_to_watch, read_columns, write_columns
 from dataflow.dialect import COUNT, Command, Convert, Dialect, Program
 from dataflow.model import ModelSpec
 
@@ -133,35 +134,35 @@ class _Columns:
 
     Args:
         model: the model.
-        masked: fields whose values are not written.
+        watched: columns, of the model and of other releases of it.
         strict: whether the table is STRICT, so that each column holds values of its type only.
     """
 
-    def __init__(self, model: ModelSpec, masked: Sequence[str], *, strict: bool) -> None:
+    def __init__(self, model: ModelSpec, watched: Sequence[WatchedColumn], *, strict: bool) -> None:
         self.model = model
-        self.types = {name: field.type for name, field in model.fields.items()}
-        self.types |= {column.name: column.type for column in model.hidden}
-        self.masked = frozenset(masked)
+        self.watched = watched
+        self.storage = {column.name: column.storage for column in watched}
+        self.masked = frozenset(column.name for column in watched if column.masked)
         self.strict = strict
 
     def key(self, row: str) -> str:
         """Return the text that names a record."""
-        return key_text([(self.types[name], self._column(row, name)) for name in self.model.row_key])
+        return key_text([(self.model.fields[name].type, self._column(row, name)) for name in self.model.row_key])
 
     def tenant(self, row: str) -> str:
         """Return the tenant that a row itself names, or NULL."""
         if not self.model.scope:
             return "NULL"
         name = self.model.scope[0]
-        return key_text([(self.types[name], self._column(row, name))])
+        return key_text([(self.model.fields[name].type, self._column(row, name))])
 
     def image(self, row: str, changed_from: str = "") -> str:
         """Return the JSON of a row; `changed_from`: tell which masked fields differ from that row's."""
-        pairs = [(name, self._value(name, self._column(row, name))) for name in self.types]
+        pairs = [(name, self._value(name, self._column(row, name))) for name in self.storage]
         if changed_from:
             pairs += [
                 (f"${name}", f"{self._column(row, name)} IS NOT {self._column(changed_from, name)}")
-                for name in self.types
+                for name in self.storage
                 if name in self.masked
             ]
         return _json_object(pairs, "" if self.strict else ", '$typed', 1")
@@ -169,7 +170,7 @@ class _Columns:
     def differ(self, one: str, other: str) -> str:
         """Return whether any column differs between two rows."""
         return " OR ".join(
-            f"{self._column(one, name)} IS NOT {self._column(other, name)} COLLATE BINARY" for name in self.types
+            f"{self._column(one, name)} IS NOT {self._column(other, name)} COLLATE BINARY" for name in self.storage
         )
 
     def moved(self, one: str, other: str) -> str:
@@ -186,7 +187,7 @@ class _Columns:
     def _value(self, name: str, column: str) -> str:
         if name in self.masked:
             return f"CASE WHEN {column} IS NOT NULL THEN {MASK} END"
-        storage = self.types[name].storage
+        storage = self.storage[name]
         if self.strict:
             written = _EXACTLY.get(storage, "")
             return f"CASE WHEN {column} IS NOT NULL THEN {written.format(column)} END" if written else column
@@ -231,7 +232,7 @@ def triggers(columns: _Columns) -> dict[str, str]:
     updated = values("update", "NEW", columns.image("OLD", "NEW") if columns.masked else old, new)
     moved = columns.moved("OLD", "NEW")
     bodies = {
-        "insert": f"AFTER INSERT ON {quoted} BEGIN {created} END",
+        "insert": f"AFTER INSERT ON {quoted} BEGIN {write_columns(columns.watched)} {created} END",
         "update": f"AFTER UPDATE ON {quoted} WHEN NOT ({moved}) AND ({columns.differ('OLD', 'NEW')}) "
         f"BEGIN {updated} END",
         "move": f"AFTER UPDATE ON {quoted} WHEN {moved} BEGIN {deleted} {created} END",
@@ -242,6 +243,9 @@ def triggers(columns: _Columns) -> dict[str, str]:
     return {f"{prefix}{what}": f"CREATE TRIGGER {names[what]} {body}" for what, body in bodies.items()}
 
 
+_TRIGGER = "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? AND name = ?"
+
+
 class ChangeLog(Dialect):
     """The part of the dialect that watches over changes."""
 
@@ -250,18 +254,24 @@ class ChangeLog(Dialect):
     log_single: ClassVar[bool] = True
     log_chain: ClassVar[str] = "''"
 
-    def _columns(self, model: ModelSpec, masked: Sequence[str]) -> Program[_Columns]:
+    def _watching(self, model: ModelSpec, masked: Sequence[str]) -> Program[_Columns]:
         rows = yield Command("SELECT strict FROM pragma_table_list(?)"), (model.table,)
-        return _Columns(model, masked, strict=bool(rows and rows[0][0]))
+        strict = bool(rows and rows[0][0])
+        there = yield Command("SELECT name FROM pragma_table_xinfo(?)"), (model.table,)
+        kept = yield Command(_TRIGGER), (model.table, f"dataflow_audit_{model.table}_insert")
+        known = read_columns(kept[0][0]) if kept else []
+        return _Columns(
+            model, columns_to_watch(columns_of(model, masked), known, {name for (name,) in there}), strict=strict
+        )
 
     def watched(self, model: ModelSpec, masked: Sequence[str]) -> Program[bool]:
-        wanted = {**triggers((yield from self._columns(model, masked))), **GUARDS}
+        wanted = {**triggers((yield from self._watching(model, masked))), **GUARDS}
         rows = yield Command("SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger'"), ()
         return wanted.items() <= dict(rows).items() and (yield from self.log_present())
 
     def watch(self, model: ModelSpec, masked: Sequence[str]) -> Program[None]:
         yield from self.log_create()
-        columns = yield from self._columns(model, masked)
+        columns = yield from self._watching(model, masked)
         rows = yield Command("SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger'"), ()
         present = dict(rows)
         for name, sql in triggers(columns).items():
@@ -358,12 +368,12 @@ class ChangeLog(Dialect):
 
     def log_member(self, image: str, name: str, place: int) -> str:
         """Return SQL for a member of an image, which is the one at that place, as text."""
-        path = "$" + '."$more"' * (place // _WIDEST) + f'."{name}"'
-        return f"CAST(json_extract({image}, {_text(path)}) AS TEXT)"
+        paths = ["$" + '."$more"' * deep + f'."{name}"' for deep in range(place // _WIDEST + 2)]
+        return f"CAST(coalesce({', '.join(f'json_extract({image}, {_text(path)})' for path in paths)}) AS TEXT)"
 
     def log_differences(self, model: ModelSpec, masked: Sequence[str]) -> Program[list[tuple[str, str]]]:
         """Return (record, "absent", "unknown" or "other") where the table is not as the log says."""
-        columns = yield from self._columns(model, masked)
+        columns = yield from self._watching(model, masked)
         table, quoted = _text(model.table), self.quote(model.table)
         last = (
             "SELECT e.record, e.new FROM dataflow_audit e JOIN (SELECT max(seq) AS seq FROM dataflow_audit "  # noqa: S608

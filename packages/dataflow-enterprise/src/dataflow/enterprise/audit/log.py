@@ -114,7 +114,8 @@ class _Log:
                     else:
                         images[entry.record] = entry.new
             read = [log.log_read(image) for image in images.values()]
-            records = [decode_image(bound, image, log) or {} for image in read]
+            shown = [{name: image[name] for name in bound.fields if name in image} for image in read]
+            records = [decode_image(bound, image, log) or {} for image in shown]
             order = sorted(range(len(read)), key=lambda place: bound.operation("audit").rank(records[place]))
             return [stored_image(bound, read[place], log) if stored else records[place] for place in order]
 

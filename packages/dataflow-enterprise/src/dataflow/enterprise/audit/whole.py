@@ -164,7 +164,7 @@ class Verifier:
         before = self.images.get(name)
         self.images[name] = entry.new
         if entry.action == "found":
-            if known and before is not None:
+            if known and before is not None and _changed(before, entry.new, self.log):
                 text = f"entry {entry.seq}: a record of {entry.tbl} had changed while nothing watched it"
                 self.notes.append(text)
             return
@@ -243,6 +243,14 @@ def _same(one: str | None, other: str | None, log: ChangeLog) -> bool:
     if one is None or other is None:
         return one is other
     return one == other or _unmarked(one, log) == _unmarked(other, log)
+
+
+def _changed(before: str, after: str | None, log: ChangeLog) -> bool:
+    """Tell whether a record is gone, or differs in a column that both images have; others come and go with releases."""
+    if after is None:
+        return True
+    one, other = _unmarked(before, log), _unmarked(after, log)
+    return any(one[name] != other[name] for name in one.keys() & other.keys())
 
 
 def _unmarked(image: str, log: ChangeLog) -> dict[str, Any]:
