@@ -38,7 +38,7 @@ from dataflow.testing.conformance.limits import TestLimits
 from dataflow.testing.conformance.operators import TestOperators
 from dataflow.testing.conformance.paging import TestPaging
 from dataflow.testing.conformance.relations import TestForeignKeyActions, TestForeignKeys, TestInclude
-from dataflow.testing.conformance.schema_editor import TestCatalogs, TestSchemaChanges
+from dataflow.testing.conformance.schema_editor import TestCatalogs, TestChanges
 from dataflow.testing.conformance.sealing import TestReadOnly, TestShield
 from dataflow.testing.conformance.sql import TestSql
 from dataflow.testing.conformance.suite import Suite, deviates, requires
@@ -81,7 +81,7 @@ SUITES: Mapping[str, type[Suite]] = {
         TestSql,
         TestIntrospection,
         TestCatalogs,
-        TestSchemaChanges,
+        TestChanges,
         TestIdentifiers,
         TestLimits,
     )
@@ -94,6 +94,7 @@ __all__ = [
     "TestBulkCreate",
     "TestCatalogs",
     "TestChangeLog",
+    "TestChanges",
     "TestConcurrency",
     "TestConfinement",
     "TestContext",
@@ -116,7 +117,6 @@ __all__ = [
     "TestOperators",
     "TestPaging",
     "TestReadOnly",
-    "TestSchemaChanges",
     "TestShield",
     "TestSql",
     "TestTransactions",

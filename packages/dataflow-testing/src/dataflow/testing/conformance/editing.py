@@ -278,9 +278,11 @@ class Editing:
         return self.inspect().tables[name]
 
     # -- steps ----------------------------------------------------------------------------------------------------
-    def steps(self, wanted: Catalog, changes: Sequence[Listed], value: str | None = None) -> list[Step]:
-        """Return the steps that lead to a catalog."""
-        found = self.inspect()
+    def steps(
+        self, wanted: Catalog, changes: Sequence[Listed], value: str | None = None, *, found: Catalog | None = None
+    ) -> list[Step]:
+        """Return the steps that lead to a catalog, from that which was found."""
+        found = self.inspect() if found is None else found
         return self.editor.steps(found, wanted, [change_of(found, wanted, listed, value) for listed in changes])
 
     def follow(self, steps: Sequence[Step]) -> None:

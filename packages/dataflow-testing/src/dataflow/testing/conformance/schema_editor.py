@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from dataflow import DataFlow
+from dataflow.catalog import Catalog
 from dataflow.changes import Change
 from dataflow.dialect import COUNT, Command, Program
 from dataflow.errors import DatabaseError, DatabaseTimeout, DataFlowError
@@ -344,7 +345,7 @@ EDITS = {
 
 
 @requires("schema_editor")
-class TestSchemaChanges(_Edited):
+class TestChanges(_Edited):
     """Steps lead from one schema to another (`SchemaEditor.steps`, `locked`, `attempt`, `perform`, `batch`)."""
 
     @pytest.mark.parametrize("case", cases())
@@ -352,10 +353,10 @@ class TestSchemaChanges(_Edited):
         editing.build(case.before)
         before, wanted = editing.inspect(), editing.desired(case.after)
         assert before != wanted
-        steps = editing.steps(wanted, case.changes, case.value)
+        steps = editing.steps(wanted, case.changes, case.value, found=before)
         editing.follow(steps)
         assert editing.inspect() == wanted
-        self.check_rows(editing, case)
+        self.check_rows(editing, case, wanted)
         self.check_announcements(case, steps)
         if any(step.inverse is None for step in steps):
             assert any(step.data_loss != "none" for step in steps), "what loses nothing can be undone"
@@ -364,15 +365,16 @@ class TestSchemaChanges(_Edited):
         assert editing.inspect() == before
 
     @staticmethod
-    def check_rows(editing: Editing, case: Case) -> None:
+    def check_rows(editing: Editing, case: Case, catalog: Catalog) -> None:
         """Compare what tables hold with what they held, and with what the case says."""
-        for name, table in editing.inspect().tables.items():
-            held = {column: tuple(row[column] for row in rows) for rows in [ROWS.get(name, ())] for column in rows[0]} \
-                if name in ROWS else {}  # fmt: skip
-            for column in table.columns:
-                expected = case.rows.get(name, {}).get(column, held.get(column))
-                if expected is not None:
-                    assert [value for (value,) in editing.rows(name, column)] == list(expected), (name, column)
+        for name, table in catalog.tables.items():
+            records = ROWS.get(name, ())
+            held = {column: [record[column] for record in records] for column in (records[0] if records else ())}
+            expected = {**held, **case.rows.get(name, {})}
+            columns = [column for column in table.columns if column in expected]
+            if columns:
+                wanted = list(zip(*(expected[column] for column in columns), strict=True))
+                assert editing.rows(name, *columns) == wanted, name
 
     @staticmethod
     def check_announcements(case: Case, steps: Any) -> None:
