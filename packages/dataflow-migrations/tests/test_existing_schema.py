@@ -1,5 +1,6 @@
 """A database that somebody else has made: every node works on it, and its schema stays as it is to the last byte."""
 
+import asyncio
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -271,3 +272,57 @@ def test_tables_of_others_stay_as_they_are_where_ones_own_are_made(either: Any) 
         assert after[0][: len(before[0])] == before[0]
     else:
         assert [line for line in before if line not in after] == []
+
+
+# -- tables of others that models are laid upon ------------------------------------------------------------------------
+THEIRS = {
+    "sqlite": """
+CREATE TABLE st (id INTEGER PRIMARY KEY);
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY, qty NUMERIC(10, 2) DEFAULT 1 CHECK (qty > 0), total AS (qty * 2), st INT REFERENCES st,
+    label VARCHAR(20) CHECK (label <> ''), untyped);
+INSERT INTO st VALUES (1);
+INSERT INTO items (id, qty, st, label, untyped) VALUES (1, 3, 1, 'x', 'y');
+CREATE VIEW seen AS SELECT id FROM items;
+""",
+    "postgresql": """
+CREATE TABLE st (id integer PRIMARY KEY);
+CREATE TABLE items (
+    id integer PRIMARY KEY, qty numeric(10, 2) DEFAULT 1 CHECK (qty > 0),
+    total numeric GENERATED ALWAYS AS (qty * 2) STORED, st integer REFERENCES st,
+    label varchar(20) CHECK (label <> ''), untyped text);
+INSERT INTO st VALUES (1);
+INSERT INTO items (id, qty, st, label, untyped) VALUES (1, 3, 1, 'x', 'y');
+CREATE VIEW seen AS SELECT id FROM items;
+""",
+}
+
+
+def laid_upon(either, model_name, table, **annotations):
+    db = either("SELECT 1", existing_schema_mode=False)
+    members = {"__annotations__": annotations, "__tablename__": table, "__dataflow__": {"timestamps": False}}
+    db.model(type(model_name, (), members))
+    return db
+
+
+def test_what_others_have_made_of_a_table_stays_theirs_also_when_it_is_made_anew(either):
+    either.run(THEIRS[either.dialect])
+    for kind in (float | None, int | None):
+        db = laid_upon(either, "Item", "items", qty=kind, more=int | None)
+        plan = db.core.schema_engine.plan_sync()
+        kept = [note.partition(":")[0].partition(" ")[0] for note in plan.notes]
+        assert {"items.total", "items.label", "items.untyped"} <= set(kept)
+        assert asyncio.run(db.auto_migrate(auto_confirm=True, max_risk_level="HIGH"))[0]
+        assert asyncio.run(db.auto_migrate(dry_run=True)) == (True, [])
+        found = db.core.ask(db.core.schema_engine.editor.inspect(), write=True).tables["items"]
+        kinds = sorted(constraint.kind for constraint in found.constraints)
+        assert {"id", "qty", "total", "st", "label", "untyped", "more"} == set(found.columns)
+        assert kinds.count("foreign key") == 1
+        assert "check" in kinds
+
+
+def test_a_view_cannot_follow_a_model(either):
+    either.run(THEIRS[either.dialect])
+    db = laid_upon(either, "Seen", "seen", word=str)
+    with pytest.raises(SchemaError, match="'seen' is a view"):
+        asyncio.run(db.auto_migrate(dry_run=True))

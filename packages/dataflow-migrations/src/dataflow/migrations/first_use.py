@@ -133,10 +133,13 @@ def _same(one: Registered, other: Registered | None) -> bool:
 
 
 def _made(draft: Draft, table: str) -> Owned:
+    """Return what a plan makes of a table for its model; what it makes anew of others' stays theirs."""
     own = [change for change in draft.changes if change.table == table]
+    desired = draft.desired.tables[table]
     columns = {change.name for change in own if change.kind == "add_column"}
     objects = {change.name for change in own if change.kind in ("create_index", "add_constraint") and change.name}
-    return Owned(frozenset(columns), frozenset(objects))
+    keys = {constraint.name for constraint in desired.constraints}
+    return Owned(frozenset(columns & desired.columns.keys()), frozenset(objects & (keys | desired.indexes.keys())))
 
 
 class FirstUse:

@@ -14,7 +14,7 @@ import attrs
 from dataflow.catalog import Catalog, Column
 from dataflow.changes import Change, SchemaEditor
 from dataflow.dialect import Dialect, Program
-from dataflow.errors import InputError, MissingCapability, suggest
+from dataflow.errors import InputError, MissingCapability, SchemaError, suggest
 from dataflow.fields import FieldSpec
 from dataflow.migrations.diff import changes, renameable
 from dataflow.migrations.journal import Journal, Registered
@@ -135,7 +135,10 @@ class Planner:
         owned = {table: entry.owned for table, entry in registered.items()}
         owned |= {new: owned[old] for old, new in renames.tables.items() if old in owned}
         moved = renames.apply(found)
-        wanted, notes = target(moved, desired, owned, drop=wishes.drop)
+        made = {table for table, entry in registered.items() if entry.ddl}
+        made |= {new for old, new in renames.tables.items() if old in made}
+        _refuse_views(desired, moved)
+        wanted, notes = target(moved, desired, owned, made=made, drop=wishes.drop)
         notes += self._reread(models, registered, moved, wanted)
         if not models:
             notes.append("no models are registered: nothing is compared")
@@ -242,6 +245,14 @@ class Planner:
             attrs.evolve(field, default=accepted, write="", generated=False), table
         )
         return str(options["server_default"].text).replace(r"\:", ":")
+
+
+def _refuse_views(desired: Catalog, found: Catalog) -> None:
+    name = next((name for name in desired.tables if name in found.views), None)
+    if name is not None:
+        msg = f"{name!r} is a view, which cannot follow a model"
+        hint = "leave the model out, or use the schema as it is: DataFlow(existing_schema_mode=True)"
+        raise SchemaError(msg, hint=hint, where={"table": name}, code="is-view")
 
 
 def _rename_questions(moved: Catalog, wanted: Catalog, wishes: Wishes) -> Iterable[Question]:

@@ -27,16 +27,20 @@ class Owned:
         return Owned(self.columns | other.columns, self.objects | other.objects)
 
     def holds(self, constraint: Constraint) -> bool:
-        """Tell whether it has made a constraint: one it named, or one that the database named for it."""
-        if constraint.name in self.objects or not constraint.name:
+        """Tell whether it has made a constraint: one it named, or one that the database named, or not, for it."""
+        if constraint.name in self.objects:
             return True
-        return (
-            constraint.kind == "check" and constraint.name.endswith("_check") and self.columns >= {*constraint.columns}
-        )
+        given = not constraint.name or (constraint.kind == "check" and constraint.name.endswith("_check"))
+        return given and self.columns >= {*constraint.columns}
 
 
 def target(
-    found: Catalog, desired: Catalog, owned: Mapping[str, Owned], *, drop: Collection[str] = ()
+    found: Catalog,
+    desired: Catalog,
+    owned: Mapping[str, Owned],
+    *,
+    made: Collection[str] | None = None,
+    drop: Collection[str] = (),
 ) -> tuple[Catalog, list[str]]:
     """Return the wanted catalog, and notes on what was left alone.
 
@@ -44,6 +48,7 @@ def target(
         found: the live schema, with renames applied.
         desired: what the models describe, read from a fresh build.
         owned: table -> what DataFlow has made of it.
+        made: tables that DataFlow has made; all when left out.
         drop: "table", "table.column" or "table.index", that may go though DataFlow has not made it.
     """
     notes: list[str] = []
@@ -52,7 +57,8 @@ def target(
         if name in found.tables and found.tables[name] == table and name not in drop:
             tables[name] = found.tables[name]
         elif name in found.tables and name not in drop:
-            merge = _Merge(found.tables[name], table, owned.get(name), drop, notes)
+            theirs = made is not None and name not in made
+            merge = _Merge(found.tables[name], table, owned.get(name), drop, notes, theirs=theirs)
             tables[name] = merge.table()
         else:
             tables[name] = table
@@ -80,13 +86,21 @@ class _Merge:
     """One table, as it shall be."""
 
     def __init__(
-        self, found: Table, desired: Table, owned: Owned | None, drop: Collection[str], notes: list[str]
+        self,
+        found: Table,
+        desired: Table,
+        owned: Owned | None,
+        drop: Collection[str],
+        notes: list[str],
+        *,
+        theirs: bool = False,
     ) -> None:
         self.found = found
         self.desired = desired
         self.owned = owned
         self.drop = drop
         self.notes = notes
+        self.theirs = theirs
 
     def table(self) -> Table:
         columns = self._columns()
@@ -97,7 +111,7 @@ class _Merge:
             indexes=self._indexes(columns),
             triggers={**self.found.triggers, **self.desired.triggers},
             policies={**self.found.policies, **self.desired.policies},
-            options=tuple(sorted({*self.found.options, *self.desired.options})),
+            options=self._options(),
             comment=self.found.comment,
             empty=self.found.empty,
             bytes=self.found.bytes,
@@ -107,8 +121,15 @@ class _Merge:
         listed = f"{self.desired.name}.{name}"
         if listed in self.drop or own:
             return True
-        self.notes.append(f"{listed}: {what} that no model has and DataFlow has not made; kept (--drop {listed})")
+        said = f"{what} that no model has and DataFlow has not made; kept"
+        listed = f"{listed}: {said} (--drop {listed})" if name else f"{self.desired.name}: {said}"
+        self.notes.append(listed)
         return False
+
+    def _options(self) -> tuple[str, ...]:
+        """Return options; a table that others have made may hold what none that is strict may."""
+        desired = [option for option in self.desired.options if option != "strict" or not self.theirs]
+        return tuple(sorted({*self.found.options, *desired}))
 
     def _columns(self) -> dict[str, Column]:
         columns = {}
@@ -135,8 +156,10 @@ class _Merge:
                 continue
             if not columns.keys() >= {*constraint.columns}:
                 continue  # it cannot stay
-            own = self.owned is not None and self.owned.holds(constraint)
-            if not self._goes(constraint.name, own=own, what=f"a {constraint.kind} constraint"):
+            own = self.owned is not None and (self.owned.holds(constraint) or not (self.theirs or constraint.name))
+            on = "" if constraint.name else f" on ({', '.join(constraint.columns)})"
+            article = "an" if constraint.kind == "exclude" else "a"
+            if not self._goes(constraint.name, own=own, what=f"{article} {constraint.kind} constraint{on}"):
                 kept.append(constraint)
         wanted = [c for c, content in zip(self.desired.constraints, contents, strict=True) if content.definition]
         return (*wanted, *kept)
