@@ -275,7 +275,7 @@ def test_tables_of_others_stay_as_they_are_where_ones_own_are_made(either: Any) 
 
 
 # -- tables of others that models are laid upon ------------------------------------------------------------------------
-THEIRS = {
+UNDER = {
     "sqlite": """
 CREATE TABLE st (id INTEGER PRIMARY KEY);
 CREATE TABLE items (
@@ -306,7 +306,7 @@ def laid_upon(either, model_name, table, **annotations):
 
 
 def test_what_others_have_made_of_a_table_stays_theirs_also_when_it_is_made_anew(either):
-    either.run(THEIRS[either.dialect])
+    either.run(UNDER[either.dialect])
     for kind in (float | None, int | None):
         db = laid_upon(either, "Item", "items", qty=kind, more=int | None)
         plan = db.core.schema_engine.plan_sync()
@@ -322,7 +322,7 @@ def test_what_others_have_made_of_a_table_stays_theirs_also_when_it_is_made_anew
 
 
 def test_a_view_cannot_follow_a_model(either):
-    either.run(THEIRS[either.dialect])
+    either.run(UNDER[either.dialect])
     db = laid_upon(either, "Seen", "seen", word=str)
     with pytest.raises(SchemaError, match="'seen' is a view"):
         asyncio.run(db.auto_migrate(dry_run=True))
