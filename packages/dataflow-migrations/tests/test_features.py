@@ -105,6 +105,24 @@ def test_a_feature_can_be_switched_on_for_a_table_with_records(opening, option):
     assert db.core.schema_engine.plan_sync().steps == ()
 
 
+def test_a_release_without_soft_delete_stops_where_the_keys_of_a_newer_one_hold(opening):
+    db = opening()
+    invoice(db, {"soft_delete": True})
+    db.express_sync.create("Invoice", {"number": "1"})
+    db.close()
+
+    db = opening()
+    invoice(db, {})
+    with pytest.raises(SchemaError, match="more than additions") as caught:
+        numbers(db)
+    assert "uq_invoice_number" in str(caught.value)
+    db.close()
+
+    db = opening()
+    invoice(db, {"soft_delete": True})
+    assert numbers(db) == ["1"]
+
+
 def test_tenancy_can_be_switched_on_where_it_is_said_whose_the_records_are(opening):
     db = opening()
     invoice(db, {})

@@ -17,6 +17,7 @@ _ADDING = {
 }  # fmt: skip
 _LEAVING = {"drop_index", "drop_constraint", "rename_index", "rename_constraint", "drop_trigger", "drop_policy"}
 _DECLARED = {"rename_table", "rename_column"}
+_REPLACING = {"drop_index", "create_index"}
 
 
 @attrs.frozen
@@ -37,9 +38,12 @@ def sort(some: Iterable[Change], *, foreign: Callable[[Change], bool]) -> Sorted
     """
     listed = list(some)
     new_columns = {(c.table, c.name) for c in listed if c.kind == "add_column"}
+    replaced = _named(listed, "drop_index") & _named(listed, "create_index")
     made, left, refused = [], [], []
     for change in listed:
-        if _adds(change, new_columns):
+        if change.kind in _REPLACING and (change.table, change.name) in replaced:
+            refused.append(change)  # its name is taken until the other is dropped
+        elif _adds(change, new_columns):
             made.append(change)
         elif change.kind in _DECLARED:
             refused.append(change)
@@ -48,6 +52,10 @@ def sort(some: Iterable[Change], *, foreign: Callable[[Change], bool]) -> Sorted
         else:
             refused.append(change)
     return Sorted(tuple(made), tuple(left), tuple(refused))
+
+
+def _named(changes: Iterable[Change], kind: str) -> set[tuple[str, str]]:
+    return {(change.table, change.name) for change in changes if change.kind == kind}
 
 
 def _adds(change: Change, new_columns: set[tuple[str, str]]) -> bool:
