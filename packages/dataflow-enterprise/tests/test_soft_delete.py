@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 
 from dataflow import ForeignKey
-from dataflow.errors import ForeignKeyError, InputError, NotFoundError, UniqueError
+from dataflow.errors import ForeignKeyError, InputError, NotFoundError, TenancyError, UniqueError
 from dataflow.runtime import LocalRuntime
 
 
@@ -284,3 +284,41 @@ def test_of_what_one_call_deleted_a_part_can_be_restored(opening):
         x.call("restore", "Book", id=3)
     assert x.call("restore", "Author", conditions={"name": "Bob"})["restored"] == 1
     assert counts(x) == (2, 4, 8)
+
+
+@pytest.mark.parametrize("on_delete", ["set null", "cascade"])
+def test_a_record_that_all_share_goes_with_the_records_of_the_calls_tenant_only(opening, on_delete):
+    db = opening()
+
+    @db.model
+    class Maker:
+        name: str
+        __dataflow__ = {"soft_delete": True}
+
+    @db.model
+    class Part:
+        maker_id: Annotated[int | None, ForeignKey("Maker", on_delete=on_delete)]
+        __dataflow__ = {"soft_delete": True, "multi_tenant": True}
+
+    x = db.express_sync
+    x.bulk_create("Maker", [{"name": "shared"}, {"name": "a's"}])
+    for tenant, maker in (("a", 1), ("b", 1), ("a", 2)):
+        with db.tenant(tenant):
+            x.create("Part", {"maker_id": maker})
+    with pytest.raises(TenancyError, match="records of Part, which belong to tenants, go with the record") as caught:
+        x.delete("Maker", 1)
+    assert "all_tenants" in caught.value.hint
+    with db.tenant("a"):
+        with pytest.raises(ForeignKeyError):  # b's part keeps it alive
+            x.delete("Maker", 1)
+        assert x.delete("Maker", 2)["deleted"] == 1
+        assert x.count("Part", filter={"maker_id": 2})["count"] == 0
+        assert x.count("Part", filter={"maker_id": 1})["count"] == 1
+    with db.all_tenants(reason="it is no more"):
+        assert x.delete("Maker", 1)["deleted"] == 1
+        assert x.count("Part", filter={"maker_id": 1})["count"] == 0
+    with pytest.raises(TenancyError, match="records of Part"):
+        x.call("restore", "Maker", id=1)
+    with db.tenant("a"):
+        assert x.call("restore", "Maker", id=1)["restored"] == 1
+        assert x.count("Part", filter={"maker_id": 1})["count"] == (1 if on_delete == "cascade" else 0)

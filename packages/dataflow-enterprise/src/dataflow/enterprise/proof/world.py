@@ -293,13 +293,15 @@ class World:
         if not rows:
             return
         for child, field, action, found in list(self.referring(model, rows)):
+            follows = action == "set null" or (action == "cascade" and self.shop.has(child, "soft_delete"))
             living = [row for row in found if self.lives(child, row)]
+            living = self._own(model, child, living, around) if follows else living
             if action == "set null":
                 for row in living:
                     row[field] = None
                     self.touch(child, row, stamp)
                     self.note(child, row, "update", around)
-            elif action == "cascade" and self.shop.has(child, "soft_delete"):
+            elif follows:
                 self.mark(child, living, stamp, token, around)
         for row in rows:
             row["deleted_at"], row["_deletion"] = stamp, token
@@ -316,9 +318,24 @@ class World:
         if not cascade:
             return
         for row, token in tokens:
-            for child, _field, _action, found in list(self.referring(model, [row])):
-                marked = [other for other in found if not self.lives(child, other) and other["_deletion"] is token]
+            for child, _field, action, found in list(self.referring(model, [row])):
+                if action == "restrict" or not self.shop.has(child, "soft_delete"):
+                    continue
+                own = self._own(model, child, found, around)
+                marked = [other for other in own if not self.lives(child, other) and other["_deletion"] is token]
                 self.unmark(child, marked, stamp, around, cascade=True)
+
+    def _own(self, model: str, child: str, rows: list[Row], around: Around) -> list[Row]:
+        """Return those children of everybody's records that the call may touch: its tenant's.
+
+        Raises:
+            Refused: it has no tenant.
+        """
+        if self.shop.has(model, "multi_tenant") or not self.shop.has(child, "multi_tenant") or around.everyone:
+            return rows
+        if around.tenant is None:
+            raise Refused(NO_TENANT)
+        return [row for row in rows if row["tenant_id"] == around.tenant]
 
     # -- protection -------------------------------------------------------------------------------------------------
     def protects(self, op: Op, changed: Iterable[str] = ()) -> bool:

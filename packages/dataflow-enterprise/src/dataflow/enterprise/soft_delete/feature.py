@@ -4,6 +4,8 @@ The database keeps it consistent: unique keys count only what lives, and referen
 lives, so that a parent with live children cannot be deleted, nor a child of a deleted parent be made or restored.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -111,11 +113,22 @@ def _end(child: "BoundModel", back: "BoundRelation", call: Call, keys: list[Any]
     assert isinstance(declared, ForeignKey)
     document = {back.remote: {"$in": keys}}
     options = call.options
-    if declared.on_delete == "cascade":
-        call.options = {name: value for name, value in options.items() if name == "tenant_id"}
-        yield from child.operation("bulk_delete").program({"_filter": document}, call)
-    else:
-        call.options = {name: value for name, value in options.items() if name == "tenant_id"}
-        params = {"_filter": document, "_update": {back.remote: None}}
-        yield from child.operation("bulk_update").program(params, call)
+    call.options = {name: value for name, value in options.items() if name == "tenant_id"}
+    with following(child):
+        if declared.on_delete == "cascade":
+            yield from child.operation("bulk_delete").program({"_filter": document}, call)
+        else:
+            params = {"_filter": document, "_update": {back.remote: None}}
+            yield from child.operation("bulk_update").program(params, call)
     call.options = options
+
+
+@contextmanager
+def following(child: "BoundModel") -> Iterator[None]:
+    """Say why a tenant is needed where a record that all share ends or comes back: tenants' records follow it."""
+    try:
+        yield
+    except TenancyError as error:
+        error.message += f", and records of {child.name}, which belong to tenants, go with the record"
+        error.hint = "call inside `with db.tenant('acme'):`, or for all of them `with db.all_tenants(reason=…):`"
+        raise

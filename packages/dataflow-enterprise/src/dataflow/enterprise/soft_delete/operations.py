@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from dataflow.dialect import COUNT, Program
-from dataflow.enterprise.soft_delete.feature import DELETED, DELETION, dependents
+from dataflow.enterprise.soft_delete.feature import DELETED, DELETION, dependents, following
 from dataflow.errors import ForeignKeyError, UniqueError
 from dataflow.filters import bucket, shape
 from dataflow.model import ModelSpec
@@ -136,7 +136,7 @@ def _restore_children(
             sizes = bucket(len(part)), bucket(len(deletions))
             key = ("restore_children", relation.remote, sizes, extra)
             plan: Plan = child.plans.get(key, partial(_compile_children, child, relation, sizes, extra))
-            with _clashes(child, relation):
+            with _clashes(child, relation), following(child):
                 rows = yield from run_plan(plan, [part, deletions], call)
             restored += [plan.key_of(row) for row in rows]
         if restored:
