@@ -207,3 +207,24 @@ def test_a_rollback_that_is_interrupted_says_what_is_left_of_it(opened, monkeypa
         migrate(db)
     assert caught.value.undone
     assert inspected(db) == before
+
+
+def test_applying_a_plan_ends_what_was_interrupted_and_says_so(opened, monkeypatch):
+    indexes = [{"name": "notes_a", "fields": ["text"]}, {"name": "notes_b", "fields": ["kind"]}]
+    db = opened({"kind": str, "text": str | None}, indexes)
+    perform, calls = engine(db).editor.perform, []
+
+    def lost(step):
+        calls.append(step)
+        if len(calls) == 2:
+            raise DatabaseUnavailable("gone", hint="")
+        return (yield from perform(step))
+
+    monkeypatch.setattr(engine(db).editor, "perform", lost)
+    with pytest.raises(MigrationError, match="gone"):
+        migrate(db)
+    monkeypatch.undo()
+    entry = engine(db).apply_sync(engine(db).plan_sync(), {})
+    assert entry.status == "done"
+    assert len(entry.done) == 2
+    assert engine(db).plan_sync().steps == ()

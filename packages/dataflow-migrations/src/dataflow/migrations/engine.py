@@ -213,6 +213,8 @@ class SchemaEngine:
     ) -> Program[Entry | None]:
         """Carry out a plan that was made before, if it still is the plan; None where another process did it meanwhile.
 
+        A migration that was interrupted is ended first; where nothing is left to do then, it is what was carried out.
+
         Raises:
             SchemaError: the schema changed meanwhile, or may not be changed.
             MigrationError: a step failed.
@@ -233,15 +235,17 @@ class SchemaEngine:
             raise SchemaError(msg, hint="apply the plan with another DataFlow, or as SQL", code="existing-schema")
 
     def _apply(self, plan: Plan, wishes: Wishes, *, backup: bool, rollback: bool) -> Program[Entry | None]:
-        yield from self._resume()
+        resumed = yield from self._resume()
         draft = yield from self.planner.draft(wishes)
         models = self.planner.models
         outcome = self.first_use.outcome(draft, models)
         if not draft.plan:
             yield from self._attempt(self.first_use.finish(models, outcome))
-            return None
+            return resumed
         if draft.plan.steps != plan.steps:
             msg = "the schema or the models have changed since the plan was made"
+            if resumed is not None:
+                msg = f"migration {resumed.id}, which was interrupted, is done now; the plan was made before that"
             raise SchemaError(msg, hint="make the plan again", code="plan-stale")
         steps = [planned.step for planned in plan.steps]
         note = ""
