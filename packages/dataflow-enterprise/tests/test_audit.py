@@ -167,6 +167,27 @@ def test_sql_of_the_users_own_is_recorded_with_run_and_node(db):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}, {"timeout": 30}])
+def test_a_run_may_say_who_acts(db, options):
+    class Own(BaseDataFlowNode):
+        def execute(self, input_data):
+            db.express_sync.create("User", {"name": "own"})
+
+    db.register_node(Own)
+    builder = db.workflow()
+    builder.add_node("UserCreateNode", "one", {"name": "a"})
+    builder.add_node("Own", "two", {})
+    with db.actor("outer"):
+        LocalRuntime(**options).execute(builder.build(), actor="alice")
+        asyncio.run(AsyncLocalRuntime(**options).execute_async(builder.build(), actor="bob"))
+        LocalRuntime(**options).execute(builder.build())
+    db.express_sync.create("User", {"name": "nobody"})
+    found = [entry["actor"] for entry in db.express_sync.call("audit", "User")["entries"]]
+    assert found == ["alice"] * 2 + ["bob"] * 2 + ["outer"] * 2 + ["unknown"]
+    with pytest.raises(InputError, match="an actor's name"):
+        LocalRuntime(**options).execute(builder.build(), actor="")
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_calls_of_a_custom_node_are_recorded_with_run_and_node(db, is_async):
     class Sync(BaseDataFlowNode):

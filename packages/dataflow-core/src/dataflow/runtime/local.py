@@ -31,6 +31,7 @@ from dataflow.runtime.steps import (
     steps,
 )
 from dataflow.session import CURRENT_NODE, CURRENT_RUN, Run
+from dataflow.surrounding import Surrounding, named
 from dataflow.workflow import Workflow, WorkflowBuilder
 from dataflow.workflow.tasks import ScopeTask, Task, stretches
 
@@ -76,10 +77,17 @@ class AsyncLocalRuntime(_Options):
         progress: called with a `NodeEvent` when a node starts and ends, maybe from another thread.
     """
 
-    async def execute_async(self, workflow: Workflow, parameters: Parameters = None) -> tuple[Results, str]:
+    async def execute_async(
+        self, workflow: Workflow, parameters: Parameters = None, *, actor: str | None = None
+    ) -> tuple[Results, str]:
         """Run a workflow: (node id -> outputs, run id).
 
         Cancelling it interrupts the statement under way and rolls open transactions back.
+
+        Args:
+            workflow: what to run.
+            parameters: node id -> inputs.
+            actor: who makes the changes of the run, for the audit log; by default whom `with db.actor(…)` names.
 
         Raises:
             InputError: the parameters are wrong; nothing was run.
@@ -87,6 +95,10 @@ class AsyncLocalRuntime(_Options):
             DatabaseTimeout: the run took longer than `timeout`.
         """
         checked = _checked(workflow)
+        with _acting(checked, actor):
+            return await self._execute(checked, parameters)
+
+    async def _execute(self, checked: Workflow, parameters: Parameters) -> tuple[Results, str]:
         given = checked.check_parameters(parameters)
         state = RunState(Run(uuid.uuid4().hex), RunResults(), given, self.progress)
         limit = contextlib.nullcontext() if self.timeout is None else asyncio.timeout(self.timeout)
@@ -128,8 +140,15 @@ class LocalRuntime(_Options):
         progress: called with a `NodeEvent` when a node starts and ends, maybe from another thread.
     """
 
-    def execute(self, workflow: Workflow, parameters: Parameters = None) -> tuple[Results, str]:
+    def execute(
+        self, workflow: Workflow, parameters: Parameters = None, *, actor: str | None = None
+    ) -> tuple[Results, str]:
         """Run a workflow: (node id -> outputs, run id).
+
+        Args:
+            workflow: what to run.
+            parameters: node id -> inputs.
+            actor: who makes the changes of the run, for the audit log; by default whom `with db.actor(…)` names.
 
         Raises:
             InputError: the parameters are wrong; nothing was run.
@@ -142,7 +161,11 @@ class LocalRuntime(_Options):
             runtime = AsyncLocalRuntime(
                 max_concurrency=self.max_concurrency, timeout=self.timeout, progress=self.progress
             )
-            return _loop.run(runtime.execute_async(checked, parameters))
+            return _loop.run(runtime.execute_async(checked, parameters, actor=actor))
+        with _acting(checked, actor):
+            return self._execute(checked, parameters)
+
+    def _execute(self, checked: Workflow, parameters: Parameters) -> tuple[Results, str]:
         given = checked.check_parameters(parameters)
         state = RunState(Run(uuid.uuid4().hex), RunResults(), given, self.progress)
         _ensure_blocking(checked)
@@ -159,6 +182,16 @@ class LocalRuntime(_Options):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+
+def _acting(workflow: Workflow, actor: str | None) -> contextlib.ExitStack:
+    """Name who makes the changes of a run, on all of its databases."""
+    stack = contextlib.ExitStack()
+    if actor is not None:
+        known = named(actor, "an actor's name", "actor='alice'")
+        for core in {task.core for task in workflow.tasks if task.core is not None}:
+            stack.enter_context(Surrounding(core, {"actor": known}))
+    return stack
 
 
 def _models(workflow: Workflow) -> dict[Any, list[Any]]:
