@@ -2,8 +2,16 @@
 
 import pytest
 
+from dataflow import DataFlow
 from dataflow.enterprise.audit import AuditLogSync
-from dataflow.errors import ConfigurationError, InputError, TenancyError, UsageError, WorkflowExecutionError
+from dataflow.errors import (
+    ConfigurationError,
+    InputError,
+    TenancyError,
+    UsageError,
+    WorkflowExecutionError,
+    WriteProtectedError,
+)
 from dataflow.files import dump, load
 from dataflow.runtime import LocalRuntime
 
@@ -173,6 +181,27 @@ def test_health_looks_at_the_place_that_is_meant_and_at_none_without_a_tenant(pl
     assert "tables" not in found["checks"]["database"]
     with placed.tenant("acme"):
         assert placed.health()["checks"]["database"]["tables"] == 1
+
+
+def test_an_unlock_holds_in_the_place_whose_log_it_stands_in(tmp_path):
+    settings = {"multi_tenant": True, "tenant_isolation": "database", "protection": {"global": {"deny": ["delete"]}}}
+    with DataFlow(f"sqlite:///{tmp_path / 'main.db'}", **settings) as db:
+
+        @db.model
+        class Note:
+            text: str
+
+        x = db.express_sync
+        for tenant in ("acme", "bolt"):
+            with db.tenant(tenant):
+                x.create("Note", {"text": tenant})
+        with db.tenant("acme"), db.actor("root"), db.unlocked(reason="a wish"):
+            with db.tenant("bolt"), pytest.raises(WriteProtectedError):
+                x.delete("Note", 1)
+            assert x.delete("Note", 1)["deleted"] == 1
+            assert [entry["new"] for entry in AuditLogSync(db).entries()["entries"]] == [{"reason": "a wish"}]
+        with pytest.raises(TenancyError), db.unlocked(reason="nobody's"):
+            pass
 
 
 def test_streams_files_and_arrow_stay_in_their_place(placed, tmp_path):

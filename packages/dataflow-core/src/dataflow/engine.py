@@ -216,7 +216,10 @@ class DataFlow:
         """
         require(self.core, "dataflow_tenancy", "multi_tenant")
         name = named(tenant_id, "a tenant's id", 'with db.tenant("acme"):')
-        return Surrounding(self.core, {"tenant": name, "all_tenants": None})
+        values = {"tenant": name, "all_tenants": None}
+        if self.core.placed is not None:
+            values["unlocked"] = None  # it was recorded in the log of another place, so it holds there only
+        return Surrounding(self.core, values)
 
     def all_tenants(self, *, reason: str) -> Surrounding:
         """Let the calls of a block see the records of all tenants, for administrators; entering it is recorded.
