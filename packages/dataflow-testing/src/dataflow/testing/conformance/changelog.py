@@ -52,9 +52,10 @@ class Entry:
     new: str | None
     n: int
     hash: str
+    chain: str
 
 
-_TEXTS = [name for name in attrs.fields_dict(Entry) if name not in ("seq", "at", "n", "hash")]
+_TEXTS = [name for name in attrs.fields_dict(Entry) if name not in ("seq", "at", "n", "hash", "chain")]
 
 
 @requires("change_log")
@@ -119,7 +120,7 @@ class TestChangeLog(Suite):
         def read(call: Call) -> Program[list[Entry]]:
             del call
             yield from log.log_complete()
-            columns = f"seq, {log.log_at}, {', '.join(_TEXTS)}, n, hash"
+            columns = f"seq, {log.log_at}, {', '.join(_TEXTS)}, n, hash, {log.log_chain}"
             rows = yield Command(f"SELECT {columns} FROM {log.log_source} ORDER BY seq"), ()
             return [Entry(*row) for row in rows]
 
@@ -339,17 +340,44 @@ class TestChangeLog(Suite):
         entries = self.entries(calls)
         numbers = [entry.seq for entry in entries]
         assert numbers == sorted(set(numbers))
-        single = change_log(calls.db.core.dialect).log_single
-        last: dict[Any, str] = {}
-        for entry in entries:
-            chain = "" if single else (entry.tbl, entry.record)
-            parts = [last.get(chain, ""), *(getattr(entry, name) for name in ("seq", "at", *_TEXTS))]
-            texts = [None if part is None else str(part) for part in parts]
-            lengths = ":".join("" if text is None else str(len(text)) for text in texts)
-            whole = f"{lengths}|{''.join(text or '' for text in texts)}"
-            assert entry.hash == hashlib.sha256(whole.encode()).hexdigest(), entry.seq
-            last[chain] = entry.hash
+        stubs = calls.step("SELECT seq, chain, hash FROM dataflow_audit_purged")
+        last: dict[str, str] = {}
+        for _, chain, entry in sorted([*stubs, *((e.seq, e.chain, e) for e in entries)], key=lambda found: found[0]):
+            last[chain] = entry if isinstance(entry, str) else self.hashed(entry, last.get(chain, ""))
         assert len(since()) == 5
+
+    @staticmethod
+    def hashed(entry: Entry, previous: str) -> str:
+        """Check the hash of an entry, and return it."""
+        parts = [previous, *(getattr(entry, name) for name in ("seq", "at", *_TEXTS))]
+        texts = [None if part is None else str(part) for part in parts]
+        lengths = ":".join("" if text is None else str(len(text)) for text in texts)
+        whole = f"{lengths}|{''.join(text or '' for text in texts)}"
+        assert entry.hash == hashlib.sha256(whole.encode()).hexdigest(), entry.seq
+        return entry.hash
+
+    def test_a_purge_removes_what_its_stubs_name_and_nothing_else(self, calls: Bench, since: Any) -> None:
+        calls.bulk_create("Item", [{"name": name} for name in "abc"])
+        first, second, third = since()
+        log = change_log(calls.db.core.dialect)
+        purge = first.seq  # a number that no other purge has
+
+        def work() -> Program[None]:
+            yield from log.log_settled()
+            stub = f"SELECT seq, {log.log_chain}, n, hash, {int(purge)} FROM {log.log_source} WHERE seq = "
+            for entry in (first, second):
+                insert = "INSERT INTO dataflow_audit_purged (seq, chain, n, hash, purge)"
+                yield Command(f"{insert} {stub}{int(entry.seq)}", COUNT, writes=True), ()
+            yield from log.log_purge(purge)
+
+        calls.program(lambda call: atomic(call, work()))
+        assert since() == [third]
+        with pytest.raises(DatabaseError):
+            calls.step("DELETE FROM dataflow_audit", returns=COUNT)
+        calls.create("Item", {"name": "d"})
+        assert [entry.action for entry in since()] == ["insert", "insert"]
+        stubs = calls.step(f"SELECT hash FROM dataflow_audit_purged WHERE purge = {int(purge)} ORDER BY seq")
+        assert [hash_ for (hash_,) in stubs] == [first.hash, second.hash]
 
     def test_instants_are_those_of_the_changes_in_microseconds(self, calls: Bench, since: Any) -> None:
         calls.create("Item", {"name": "a"})

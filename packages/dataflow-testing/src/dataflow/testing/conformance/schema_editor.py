@@ -111,6 +111,11 @@ def length(draft: Draft) -> None:
         books["part"] = draft.index("ix_edited_books_long", "length", where="length > 500")
 
 
+def renamed_check(draft: Draft) -> None:
+    """Call a check otherwise."""
+    draft.tables[BOOKS]["ck"] = draft.check("ck_edited_books_length", "pages > 0")
+
+
 def titles(draft: Draft) -> None:
     """Add a unique constraint."""
     draft.tables[BOOKS]["uq"] = draft.unique("uq_edited_books_title", "title")
@@ -179,6 +184,10 @@ CASES = {
     ),
     "add a check": Case(None, (("add_constraint", BOOKS, "ck_edited_books_pages"),), before=without(BOOKS, "ck")),
     "drop a check": Case(without(BOOKS, "ck"), (("drop_constraint", BOOKS, "ck_edited_books_pages"),)),
+    "rename a check": Case(
+        renamed_check,
+        (("rename_constraint", BOOKS, "ck_edited_books_length", "ck_edited_books_pages"),),
+    ),
     "add a unique key": Case(titles, (("add_constraint", BOOKS, "uq_edited_books_title"),)),
     "drop a unique key": Case(None, (("drop_constraint", BOOKS, "uq_edited_books_title"),), before=titles),
     "add a primary key": Case(None, (("add_constraint", BOOKS, "pk_edited_books"),), before=without(BOOKS, "key")),
