@@ -677,6 +677,30 @@ def test_a_wide_table_is_recorded_whole(place):
     assert whole(db) is True
 
 
+def test_changes_of_a_field_are_found_wherever_it_stands_and_whatever_it_is_called(place):
+    odd = ['we"ird', "it's", "a */ b", "back\\slash"]
+
+    def release(*more):
+        db = place.flow()
+        names = [*more, *(f"field{number}" for number in range(95)), *odd]
+        body = {"__annotations__": dict.fromkeys(names, str | None), **dict.fromkeys(names)}
+        db.model(type("Wide", (), {**body, "__dataflow__": {"audit_log": True, "audit_mask": ["field94"]}}))
+        return db
+
+    changed = ["field0", "field40", "field94", *odd]
+    old = release()
+    old.express_sync.create("Wide", {})
+    for name in changed:
+        old.express_sync.update("Wide", 1, {name: "1"})
+    new = release("one", "two", "three")  # what comes after them stands elsewhere
+    for name in changed:
+        new.express_sync.update("Wide", 1, {name: "2"})
+    for db in (old, new):
+        counts = {name: db.express_sync.call("audit", "Wide", field=name)["count"] for name in changed}
+        assert counts == dict.fromkeys(changed, 2)
+        assert whole(db) is True
+
+
 def test_a_table_of_others_that_is_not_strict_is_recorded_exactly(tmp_path, request):
     place = Place("sqlite", request, tmp_path)
     with closing(sqlite3.connect(place.path)) as raw, raw:

@@ -7,6 +7,7 @@ its seal in the same statement: tenant, actor, run, node, and a hash that chains
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -243,6 +244,17 @@ def triggers(columns: _Columns) -> dict[str, str]:
     return {f"{prefix}{what}": f"CREATE TRIGGER {names[what]} {body}" for what, body in bodies.items()}
 
 
+_UNSPEAKABLE = re.compile(r'["\\\x00-\x1f]')
+"""What a JSON path cannot name."""
+
+
+def _extracted(image: str, path: Sequence[str]) -> str:
+    if any(map(_UNSPEAKABLE.search, path)):
+        return f"json_extract(df_json_member({image}, {_text(json.dumps(path))}), '$')"
+    place = "$" + "".join(f'."{part}"' for part in path)
+    return f"json_extract({image}, {_text(place)})"
+
+
 _TRIGGER = "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? AND name = ?"
 
 
@@ -368,8 +380,8 @@ class ChangeLog(Dialect):
 
     def log_member(self, image: str, name: str, place: int) -> str:
         """Return SQL for a member of an image, which is the one at that place, as text."""
-        paths = ["$" + '."$more"' * deep + f'."{name}"' for deep in range(place // _WIDEST + 2)]
-        return f"CAST(coalesce({', '.join(f'json_extract({image}, {_text(path)})' for path in paths)}) AS TEXT)"
+        found = [_extracted(image, [*["$more"] * deep, name]) for deep in range(place // _WIDEST + 2)]
+        return f"CAST(coalesce({', '.join(found)}) AS TEXT)"
 
     def log_differences(self, model: ModelSpec, masked: Sequence[str]) -> Program[list[tuple[str, str]]]:
         """Return (record, "absent", "unknown" or "other") where the table is not as the log says."""
