@@ -346,7 +346,10 @@ class Dialect:
         yield  # a program
 
     def sealed(self, session: Session, step: Step) -> Program[Any]:
-        """Send a statement so that the database refuses it if it writes (DatabaseError, code "read-only")."""
+        """Send a statement so that the database refuses it if it writes (DatabaseError, code "read-only").
+
+        A program that is cancelled meanwhile may only roll back: the session's release lifts what is left of a seal.
+        """
         del session, step
         raise self._cannot("read_only")
         yield
@@ -381,7 +384,10 @@ class Dialect:
         return problems
 
     def watched(self, model: "ModelSpec", masked: "Sequence[str]") -> Program[bool]:
-        """Tell whether triggers write every change of a model's rows to the change log, as its columns are now."""
+        """Tell whether triggers write every change of a model's rows to the change log, as its columns are now.
+
+        What the log itself is, and how it is read: `dataflow.changelog`.
+        """
         del model, masked
         raise self._cannot("change_log")
         yield
