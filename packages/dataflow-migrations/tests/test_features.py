@@ -1,9 +1,13 @@
 """Models with features of the enterprise package follow their models too, and their features go on meanwhile."""
 
 import asyncio
+from contextlib import nullcontext
+from typing import Annotated
 
 import pytest
 
+from dataflow import DataFlow, Field
+from dataflow.dialect import COUNT, Command
 from dataflow.errors import InputError, SchemaError, TenancyError, UniqueError, VersionConflict
 
 ALL = {"multi_tenant": True, "soft_delete": True, "versioned": True, "audit_log": True}
@@ -229,3 +233,52 @@ def test_a_strict_instance_takes_no_table_of_several_tenants_for_everybody_s(ope
                 numbers(db)
         else:  # the policies are there, whatever the class says
             assert numbers(db) == ["acme"]
+
+
+@pytest.mark.parametrize("isolation", ["shared", "strict"])
+def test_features_come_and_go_and_the_table_stays_usable(opening, isolation):
+    combinations = [{}, {"soft_delete": True}, {"versioned": True, "audit_log": True}, ALL, {"multi_tenant": True}]
+    if isolation == "shared":
+        combinations += [{"soft_delete": True, "audit_log": True}, {"versioned": True}, {}]
+    for number, options in enumerate(combinations, 1):
+        db = opening(tenant_isolation=isolation)
+        invoice(db, options)
+        tenancy = options.get("multi_tenant", False)
+        if number > 1:
+            backfill = {"backfill": {"Invoice.tenant_id": "acme"}} if tenancy else {}
+            assert migrate(db, max_risk_level="CRITICAL", **backfill)[0]
+            assert migrate(db) == (True, [])
+        with db.tenant("acme") if tenancy else nullcontext():
+            db.express_sync.create("Invoice", {"number": str(number)})
+            assert db.express_sync.count("Invoice")["count"] == number
+            if "audit_log" in options and (tenancy or isolation == "shared"):
+                assert audited(db)[-1] == "create"
+        db.close()
+
+
+def test_an_audited_table_is_written_to_and_audited_all_the_while_its_columns_change(postgres_database, monkeypatch):
+    monkeypatch.setattr("dataflow.postgres.migration.draft.LARGE", 0)
+    kinds = {"a": int, "b": int, "c": str}
+    with DataFlow(postgres_database) as db:
+        invoice(db, {"audit_log": True}, kinds=kinds)
+        db.express_sync.create("Invoice", {"number": "1", "a": 1, "b": 2, "c": "c"})
+    later, other = DataFlow(postgres_database), DataFlow(postgres_database)
+    kinds = {"a": int, "bb": Annotated[int, Field(renamed_from="b")], "d": int | None}
+    invoice(later, {"audit_log": True}, kinds=kinds, more={"d": None}, indexes=[{"name": "by_a", "fields": ["a"]}])
+    editor = later.core.schema_engine.editor
+    perform = editor.perform
+
+    def between(step):  # the column is gone, the index is not there yet
+        sql = "INSERT INTO invoices (number, a, bb) VALUES ('2', 3, 4)"
+        other.core.ask(one(Command(sql, COUNT, writes=True)), write=True)
+        return perform(step)
+
+    monkeypatch.setattr(editor, "perform", between)
+    migrate(later, max_risk_level="HIGH")
+    assert audited(later) == ["create", "found", "create"]
+    later.close()
+    other.close()
+
+
+def one(command):
+    yield command, ()

@@ -519,5 +519,6 @@ def test_what_the_framework_keeps_on_a_column_gets_out_of_the_way(editing):
     steps = editing.editor.steps(found, found, [change])
     editing.run(editing.editor.clear(steps))
     editing.run(sql(steps[0].sql[0]))
-    assert editing.value("SELECT string_agg(tgname, ',') FROM pg_trigger WHERE tgname LIKE 'dataflow%'") == "dataflow_b"
+    left = "SELECT string_agg(tgname, ',') FROM pg_trigger WHERE tgname LIKE 'dataflow%'"
+    assert editing.value(left) is None  # their functions may name any column
     editing.run(editing.editor.clear([]))

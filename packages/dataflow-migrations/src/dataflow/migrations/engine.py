@@ -1,7 +1,7 @@
 """The schema engine: what `DataFlow` and core call. Plans, asks, and has plans carried out on one connection."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,7 @@ from dataflow.migrations.plan import Plan, PlannedStep
 from dataflow.migrations.planning import Planner, Wishes, can_migrate, editor_of
 from dataflow.migrations.preview import answers, ask
 from dataflow.model import SchemaExtra
-from dataflow.schema import create_extras, create_missing, lacks
+from dataflow.schema import create_extras, create_missing, lacks, missing_columns
 from dataflow.session import Call
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class SchemaEngine:
         plan, draft, ahead = yield from self.first_use.additions()
         outcome = self.first_use.outcome(draft, models, ahead)
         if plan:
-            yield from self.editor.clear([planned.step for planned in plan.steps])
+            yield from self._clear(plan)
             yield from self._execution(models).run(plan, outcome=outcome)
         else:
             yield from self._attempt(self.first_use.finish(models, outcome))
@@ -252,7 +252,7 @@ class SchemaEngine:
         if backup:
             tables = sorted({step.table for step in steps} & draft.found.tables.keys())
             note = yield from self.editor.backup(tables)
-        yield from self.editor.clear(steps)
+        yield from self._clear(plan)
         return (yield from self._execution(models, rollback=rollback).run(plan, note=note, outcome=outcome))
 
     def _write_down(self, plan: Plan, error: MigrationError) -> Program[None]:
@@ -267,7 +267,7 @@ class SchemaEngine:
         yield from self._attempt(self.core.dialect.before_tables([]))
         entry = yield from self.journal.unfinished()
         if entry is not None:
-            yield from self.editor.clear([planned.step for planned in entry.plan.steps])
+            yield from self._clear(entry.plan)
             entry = yield from self._execution(()).resume(entry)
         return entry
 
@@ -282,6 +282,11 @@ class SchemaEngine:
             if last == (yield from self.journal.last()):
                 return plan
 
+    def _clear(self, plan: Plan) -> Program[None]:
+        """Let what the framework keeps on tables step aside, where all is one transaction; elsewhere each unit does."""
+        if self.editor.whole:
+            yield from self.editor.clear([planned.step for planned in plan.steps])
+
     def _execution(self, models: Sequence["BoundModel"], *, rollback: bool = True) -> Execution:
         """Return what carries out a plan for models; their features get what they need at its end."""
 
@@ -293,12 +298,20 @@ class SchemaEngine:
         def leave(entry: Entry) -> Program[None]:
             yield from self.registry.leave(entry.outcome)
 
+        def again(tables: Collection[str]) -> Program[None]:
+            for model in models:
+                if model.spec.table in tables:
+                    columns = yield from self.core.dialect.list_columns(model.spec.table)
+                    if not missing_columns(model.spec, [column.name for column in columns]):
+                        yield from create_extras([model], self.core.dialect)
+
         return Execution(
             self.editor,
             self.journal,
             limits=self.limits,
             finish=finish,
             leave=leave,
+            again=again,
             rollback=rollback,
             log=self.core.tell,
         )
@@ -355,7 +368,7 @@ class SchemaEngine:
         if resumed is not None and of.startswith(UNDOES) and migration in (None, of.removeprefix(UNDOES)):
             return resumed  # it is what was to be undone
         entry, back = undoing((yield from self.journal.history()), migration)
-        yield from self.editor.clear([planned.step for planned in back.steps])
+        yield from self._clear(back)
         note = f"{UNDOES}{entry.id}"
         return (yield from self._execution(()).run(back, note=note, outcome=entry.outcome.reverse))
 

@@ -8,7 +8,7 @@ lock, and what it protects, cannot part company. Where a database makes a migrat
 import getpass
 import random
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -85,9 +85,9 @@ def who() -> str:
         return socket.gethostname()
 
 
-def nothing(entry: Entry) -> Program[None]:
-    """Do nothing at the end of a migration."""
-    del entry
+def nothing(what: object) -> Program[None]:
+    """Do nothing."""
+    del what
     yield from ()
 
 
@@ -100,6 +100,7 @@ class Execution:
         limits: how patient it is.
         finish: a program to run in the transaction in which the migration ends: registry, extras of features.
         leave: the same for one that fails and stays partly done.
+        again: makes anew what the framework keeps on tables, once steps that it was in the way of are made.
         rollback: whether what was done is undone when a later step fails, where that is possible.
         log: told of progress: ``log("migration.progressed", …)``.
 
@@ -115,6 +116,7 @@ class Execution:
         limits: Limits,
         finish: Callable[[Entry], Program[None]],
         leave: Callable[[Entry], Program[None]] = nothing,
+        again: Callable[[Collection[str]], Program[None]] = nothing,
         rollback: bool = True,
         log: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
@@ -124,6 +126,7 @@ class Execution:
         self.limits = limits
         self.finish = finish
         self.leave = leave
+        self.again = again
         self.rollback = rollback
         self.at = ""
 
@@ -184,10 +187,14 @@ class Execution:
         yield from self._attempt_again(lambda: self.editor.perform(step), step=step.summary, transaction=False)
 
     def _statements(self, entry: Entry, unit: Unit, steps: Sequence[Step]) -> Callable[[], Program[None]]:
+        cleared = [] if self.editor.whole else [step for step in steps if "clears" in step.details]
+
         def body() -> Program[None]:
+            yield from self.editor.clear(cleared)
             for step in steps:
                 self.at = step.summary
                 yield from self.made(step)
+            yield from self.again({step.table for step in cleared})
             yield from self.journal.mark(entry, unit.positions)
 
         return body

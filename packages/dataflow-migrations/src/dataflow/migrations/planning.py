@@ -145,12 +145,16 @@ class Planner:
         loose = self.core.dialect.references_ahead
         found_changes = changes(found, wanted, renames=renames, values=self._values(models, wishes), loose=loose)
         found_changes = self._ruled("diff", found_changes)
+        asked += _rename_questions(moved, wanted, wishes, _of_features(models, registered))
         plan = Plan(
             self.core.dialect.name,
             found.fingerprint,
             self.steps(found, wanted, found_changes),
             tuple(notes),
-            (*asked, *_rename_questions(moved, wanted, wishes), *_value_questions(moved, found_changes)),
+            (
+                *asked,
+                *_value_questions(moved, found_changes),
+            ),
         )
         plan = attrs.evolve(plan, notes=(*plan.notes, *(note for rule in self._rules("lint") for note in rule(plan))))
         return Draft(plan, found, desired, wanted, found_changes, registered, renames)
@@ -255,13 +259,33 @@ def _refuse_views(desired: Catalog, found: Catalog) -> None:
         raise SchemaError(msg, hint=hint, where={"table": name}, code="is-view")
 
 
-def _rename_questions(moved: Catalog, wanted: Catalog, wishes: Wishes) -> Iterable[Question]:
+def _of_features(models: Iterable["BoundModel"], registered: Mapping[str, Registered]) -> set[tuple[str, str]]:
+    """Return (table, column) of columns that features add, or added before: nobody renames them."""
+    found = {
+        (model.spec.table, name)
+        for model in models
+        for name in (
+            *(field.name for field in model.spec.fields.values() if field.origin != "user"),
+            *(hidden.name for hidden in model.spec.hidden),
+        )
+    }
+    for table, entry in registered.items():
+        if "fields" in entry.definition:
+            found |= {(table, name) for name in entry.owned.columns - kinds_of(entry.definition).keys()}
+    return found
+
+
+def _rename_questions(
+    moved: Catalog, wanted: Catalog, wishes: Wishes, features: set[tuple[str, str]]
+) -> Iterable[Question]:
     for name, table in wanted.tables.items():
         before = moved.tables.get(name)
         if before is None or before is table:
             continue
         candidates: dict[str, list[str]] = {}
         for old, new in renameable(before, table):
+            if {(name, old.name), (name, new.name)} & features:
+                continue
             if f"{name}.{new.name}" not in wishes.renames and f"{name}.{old.name}" not in wishes.drop:
                 candidates.setdefault(new.name, []).append(old.name)
         for column, olds in candidates.items():

@@ -29,22 +29,20 @@ WHERE polname LIKE 'dataflow\_%'
                                                            AND other.polname LIKE 'dataflow\_%'))
 UNION ALL
 SELECT DISTINCT 'TRIGGER', tgname::text, relname::text
-FROM moved
-JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = attrelid AND refobjsubid = attnum
-JOIN pg_trigger ON classid = 'pg_trigger'::regclass AND objid = pg_trigger.oid
-JOIN pg_class ON pg_class.oid = tgrelid
+FROM moved JOIN pg_trigger ON tgrelid = attrelid JOIN pg_class ON pg_class.oid = tgrelid
 WHERE NOT tgisinternal AND tgname LIKE 'dataflow\_%'"""
 
 
 def clear(steps: Sequence[Step], quote: Quote) -> Program[None]:
-    """Drop the framework's policies and triggers that hold columns which steps drop or change the type of.
+    """Drop the framework's policies that hold columns which steps alter, and its triggers, whose functions name them.
 
     Without its policy, the confined role sees no row of the table: what is missing never shows too much.
     """
-    moved = [step.details["clears"] for step in steps if "clears" in step.details]
+    moved = {(*step.details["clears"][:2],) for step in steps if "clears" in step.details}
+    moved |= {(step.table, step.details["clears"][-1]) for step in steps if "clears" in step.details}  # since renamed
     if not moved:
         return
-    tables, columns = (list(each) for each in zip(*moved, strict=True))
+    tables, columns = (list(each) for each in zip(*sorted(moved), strict=True))
     for kind, name, table in (yield Command(_OWN), (tables, columns)):
         yield Command(f"DROP {kind} {quote(name)} ON {quote(table)}", COUNT, writes=True), ()
 

@@ -381,7 +381,7 @@ def drop_column(draft: Draft, change: Change) -> None:
         inverse=back if lost == "none" else None,
         far=far,
         data_loss=lost,
-        details={"clears": [draft.before(change.table), change.name]},
+        details={"clears": [draft.before(change.table), change.name, change.name]},
     )
 
 
@@ -399,4 +399,5 @@ def rename_column(draft: Draft, change: Change) -> None:
     if names:
         said = f"rename column {table}.{names[0]} to {change.name}"
         said = said if len(moves) == 1 else swapping("columns", [f"{table}.{name}" for name in names])
-        draft.add("rename_column", said, table, sql, inverse=inverse)
+        details = {"clears": [draft.before(table), names[0], change.name]}
+        draft.add("rename_column", said, table, sql, inverse=inverse, details=details)

@@ -100,8 +100,8 @@ class Draft:
         return any("DEFERRABLE" in definition for definition in own + far)
 
     def clears(self, table: str, column: str) -> dict[str, Any]:
-        """Return details of a step that what holds a column is in the way of; by the names before all renaming."""
-        return {"clears": [*self.place(table, column)]}
+        """Return details of a step that what holds a column is in the way of: its names before renaming, and now."""
+        return {"clears": [*self.place(table, column), column]}
 
     def place(self, table: str, column: str) -> Place:
         """Return the names that a table and a column of it have before all renaming."""
