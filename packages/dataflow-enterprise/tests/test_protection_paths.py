@@ -433,3 +433,17 @@ def test_without_a_policy_nothing_watches():
         assert "protection" not in {guard.name for guard in db.core.guards}
         assert policy_of(db) is None
         assert "protection" not in db.health()["checks"]
+
+
+def test_a_refused_bulk_create_draws_no_ids(opening):
+    db = opening(protection={"operation": {"deny": ["bulk_create"]}})
+
+    @db.model
+    class Memo:
+        text: str
+
+    x = db.express_sync
+    assert x.create("Memo", {"text": "first"})["id"] == 1
+    with pytest.raises(WriteProtectedError):
+        x.bulk_create("Memo", [{"id": 50, "text": "chosen"}, {"text": "counted"}])
+    assert x.create("Memo", {"text": "second"})["id"] == 2

@@ -207,6 +207,7 @@ class _Job:
                 self._bad(start + fault.index, fault.message, "bad-row")
             yield from self._each(start, rows, good)
             return
+        self.plan.authorize(self.call)
         numbered = yield from self.op.bound.core.dialect.number_rows(self.plan.insert, encoded)
         if self.conflict == "skip" and (self.return_ids or self.plan.derivations):
             # which rows were skipped is known only one by one

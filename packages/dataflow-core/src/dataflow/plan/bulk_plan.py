@@ -99,9 +99,13 @@ class BulkPlan:
         """Insert rows that are encoded meanwhile; only for plans that are `plain`."""
         return (yield from dialect.insert_many(self._filled(call), rows, call.session.max_parameters))
 
-    def _filled(self, call: Call) -> Insert:
+    def authorize(self, call: Call) -> None:
+        """Ask whether the call may do it; before ids are drawn, too, which would be lost."""
         for authorize in self.authorizations:
             authorize(call, self.written)
+
+    def _filled(self, call: Call) -> Insert:
+        self.authorize(call)
         insert = self.insert
         if self.tail:
             values = [(binder(call), convert) for binder, convert in self.tail]
