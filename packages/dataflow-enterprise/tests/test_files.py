@@ -9,7 +9,9 @@ from click.testing import CliRunner
 
 from dataflow.cli.dump import dump as dump_command
 from dataflow.cli.load import load as load_command
-from dataflow.errors import InputError, TenancyError
+from dataflow.cli.run import run as run_command
+from dataflow.enterprise.audit import AuditLogSync
+from dataflow.errors import InputError, TenancyError, WorkflowExecutionError
 from dataflow.files import dump, load
 from dataflow.testing.opening import opened
 
@@ -63,6 +65,38 @@ def test_what_a_feature_keeps_is_left_out_on_request(place):
             load(db, "Doc", "d.csv")
         report = load(db, "Doc", "d.csv", skip="version")
         assert (report.created, [fault["line"] for fault in report.faults]) == (1, [3])
+
+
+def test_a_workflow_runs_for_a_tenant_and_an_actor_from_the_command_line(place):
+    settings = {**place.settings, "protection": {"global": {"deny": ["delete"]}}}
+    Path("app.py").write_text(
+        f"""
+from dataflow import DataFlow
+db = DataFlow({place.url!r}, **{settings!r})
+@db.model
+class Doc:
+    code: str
+    __dataflow__ = {{"multi_tenant": True, "audit_log": True}}
+create, drop = db.workflow(), db.workflow()
+create.add_node("DocCreateNode", "doc", {{"code": "a"}})
+drop.add_node("DocBulkDeleteNode", "docs", {{"filter": {{"code": "a"}}}})
+db.register_workflow("create", create)
+db.register_workflow("drop", drop)
+"""
+    )
+
+    def run(*arguments):
+        return CliRunner().invoke(run_command, [*arguments, "--app", "app.py"])
+
+    assert isinstance(run("create").exception, WorkflowExecutionError)
+    assert run("create", "--tenant", "acme", "--actor", "ann").exit_code == 0
+    assert run("drop", "--tenant", "acme").exit_code == 1
+    done = run("drop", "--tenant", "acme", "--actor", "bob", "--unlocked", "by mistake")
+    assert json.loads(done.output)["results"]["docs"]["deleted"] == 1
+    log = AuditLogSync(place())
+    assert [(e["action_type"], e["actor"], e["tenant"]) for e in log.entries()["entries"]] == [
+        ("create", "ann", "acme"), ("unlocked", "bob", "acme"), ("delete", "bob", "acme")
+    ]  # fmt: skip
 
 
 def test_the_commands_take_a_tenant_and_an_actor(place, monkeypatch):

@@ -11,6 +11,7 @@ from dataflow.cli.app import app_option, opened
 from dataflow.cli.lookup import pick_workflow, unknown
 from dataflow.cli.output import json_option, print_json
 from dataflow.cli.program import CommandError
+from dataflow.cli.surroundings import Around, around_options
 from dataflow.cli.values import read_json
 from dataflow.errors import InputError
 from dataflow.runtime import LocalRuntime
@@ -26,16 +27,27 @@ from dataflow.workflow.tasks import Task
     "--param", "params", metavar="NODE.INPUT=JSON", multiple=True, help="A value for an input; may be repeated."
 )
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End the run then.")
+@around_options
 @json_option
 def run(
-    workflow: str | None, app: str | None, params: tuple[str, ...], timeout: float | None, *, as_json: bool
+    workflow: str | None,
+    app: str | None,
+    params: tuple[str, ...],
+    timeout: float | None,
+    *,
+    tenant: str | None,
+    all_tenants: str | None,
+    actor: str | None,
+    unlocked: str | None,
+    as_json: bool,
 ) -> None:
     """Run the workflow ID of an application (or its only one), and print the results as JSON.
 
     Values are JSON: text needs its quotes, as in --param 'create.name="Ada"'. Dates are ISO 8601 text, bytes base64.
     """
     del as_json  # results are JSON anyway; the program looks at it when an error ends the run
-    with opened(app) as found:
+    with opened(app) as found, contextlib.ExitStack() as stack:
+        Around(tenant, all_tenants, actor, unlocked).enter(found, stack)
         name, built = pick_workflow(found, workflow)
         parameters = _parameters(built, params)
         with contextlib.redirect_stdout(sys.stderr), LocalRuntime(timeout=timeout) as runtime:
