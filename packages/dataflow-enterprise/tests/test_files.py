@@ -67,6 +67,32 @@ def test_what_a_feature_keeps_is_left_out_on_request(place):
         assert (report.created, [fault["line"] for fault in report.faults]) == (1, [3])
 
 
+def test_rows_that_expect_another_version_are_refused_and_the_rest_is_loaded(place):
+    db = place()
+
+    @db.model
+    class Item:
+        sku: str
+        stock: int = 0
+        __dataflow__ = {"versioned": True}
+        __indexes__ = [{"name": "uq_item_sku", "fields": ["sku"], "unique": True}]
+
+    x = db.express_sync
+    x.bulk_create("Item", [{"sku": sku} for sku in "abc"])
+    x.update("Item", 2, {"stock": 9})
+    Path("d.csv").write_text("sku,stock,version\na,1,1\nb,1,1\nc,1,1\nd,1,1\n")
+    report = load(db, "Item", "d.csv", upsert=("sku",), reject_file="r.csv")
+    assert (report.created, report.updated, report.rejected) == (1, 2, 1)
+    assert [fault["line"] for fault in report.faults] == [3]
+    assert "another version" in report.faults[0]["reason"]
+    stocks = [(row["stock"], row["version"]) for row in x.list("Item")["records"]]
+    assert stocks == [(1, 2), (9, 2), (1, 2), (1, 1)]
+    Path("e.csv").write_text("sku,stock,version\nd,5,1\nb,5,1\n")
+    with pytest.raises(InputError, match="bad rows"):
+        load(db, "Item", "e.csv", upsert=("sku",), on_error="stop")
+    assert [(row["stock"], row["version"]) for row in x.list("Item")["records"]] == stocks
+
+
 def test_a_workflow_runs_for_a_tenant_and_an_actor_from_the_command_line(place):
     settings = {**place.settings, "protection": {"global": {"deny": ["delete"]}}}
     Path("app.py").write_text(

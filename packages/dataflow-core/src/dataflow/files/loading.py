@@ -22,6 +22,7 @@ from dataflow.errors import (
     IntegrityError,
     Problem,
     SchemaError,
+    VersionConflict,
     WriteProtectedError,
 )
 from dataflow.files.columns import check_columns, check_members, required
@@ -416,7 +417,7 @@ class _Loading:
         """Write rows, in halves where something is wrong with them, down to the rows that it is."""
         try:
             yield from self._operate(rows, call)
-        except (InputError, IntegrityError) as error:
+        except (InputError, IntegrityError, VersionConflict) as error:
             if len(rows) == 1:
                 return [_fault(error, places[0])]
         else:
