@@ -1,6 +1,7 @@
 """Changes -> steps, in an order in which SQLite can make them."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from dataflow.catalog import Catalog, Index, Table, Trigger, View
 from dataflow.changes import SWAPPED, Change, Step, renaming
@@ -66,12 +67,12 @@ class Planner:
             *(self._drop_view(view) for view in self.views.values()),
             *(self._drop_trigger(trigger) for trigger in self.triggers.values()),
             *(self._drop_index(change) for change in self._of("drop_index")),
-            *(self._drop_index(change) for change in self._in_the_way()),
+            *(self._drop_index(change) for change in self.in_the_way),
             *(self._drop_table(change) for change in self._of("drop_table")),
             *(self._rename_tables(moves) for moves in self.moves),
             *(step for each in alterations for step in (*rename_steps(each), *each.steps())),
             *(self._create_table(change) for change in self._of("create_table")),
-            *(self._rename_index(change) for change in self._of("rename_index") if change not in self._in_the_way()),
+            *(self._rename_index(change) for change in self._of("rename_index") if change not in self.in_the_way),
             *self._create_indexes(),
             *(self._create_view(view) for view in self.new_views.values()),
             *(self._create_trigger(trigger) for trigger in self.new_triggers.values()),
@@ -144,7 +145,7 @@ class Planner:
     def _alterations(self) -> list[Alteration]:
         gone = {*self.views, *self.triggers}
         texts = [names_in(text) for name, text in self._texts() if name not in gone]
-        dropped = {*self.triggers} | {change.before.name for change in (*self._of("drop_index"), *self._in_the_way())}
+        dropped = {*self.triggers} | {change.before.name for change in (*self._of("drop_index"), *self.in_the_way)}
         around = Surroundings(self.found, self.wanted, texts, frozenset(dropped))
         columns: dict[str, list[tuple[str, str]]] = {}
         structure: dict[str, list[Change]] = {}
@@ -203,7 +204,7 @@ class Planner:
 
     # -- indexes ------------------------------------------------------------------------------------------------------
     def _create_indexes(self) -> list[Step]:
-        changes = [*self._of("create_index"), *self._in_the_way()]
+        changes = [*self._of("create_index"), *self.in_the_way]
         made = {change.name for change in changes}
         for change in self._of("create_table"):
             table = self.wanted.tables.get(change.name, change.after)
@@ -228,7 +229,8 @@ class Planner:
             (index.definition,), locks={change.table: "WRITE"},
         )  # fmt: skip
 
-    def _in_the_way(self) -> list[Change]:
+    @cached_property
+    def in_the_way(self) -> list[Change]:
         """Return the indexes that get another name since a table gets theirs: they go before, and are made anew."""
         taken = {name.lower() for name in (*self.names.values(), *(one.name for one in self._of("create_table")))}
         return [change for change in self._of("rename_index") if change.before.name.lower() in taken]
