@@ -5,6 +5,7 @@ import gc
 import os
 import sqlite3
 import threading
+import time
 import weakref
 
 import pytest
@@ -283,7 +284,10 @@ def test_nothing_of_it_outlives_its_database(tmp_path):
     database.close_blocking()
     gone = weakref.ref(database)
     del database
-    gc.collect()
+    deadline = time.monotonic() + 20  # its thread ends by itself
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        gc.collect()
     assert gone() is None
 
 
