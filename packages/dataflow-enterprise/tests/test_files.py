@@ -11,7 +11,7 @@ from dataflow.cli.dump import dump as dump_command
 from dataflow.cli.load import load as load_command
 from dataflow.cli.run import run as run_command
 from dataflow.enterprise.audit import AuditLogSync
-from dataflow.errors import InputError, TenancyError, WorkflowExecutionError
+from dataflow.errors import InputError, TenancyError, WorkflowExecutionError, WriteProtectedError
 from dataflow.files import dump, load
 from dataflow.testing.opening import opened
 
@@ -91,6 +91,32 @@ def test_rows_that_expect_another_version_are_refused_and_the_rest_is_loaded(pla
     with pytest.raises(InputError, match="bad rows"):
         load(db, "Item", "e.csv", upsert=("sku",), on_error="stop")
     assert [(row["stock"], row["version"]) for row in x.list("Item")["records"]] == stocks
+
+
+def test_upserts_of_many_rows_count_those_that_were_there(place):
+    db = place(protection={"model": {"Item": {"deny": ["update"], "max_rows": 3}}})
+
+    @db.model
+    class Item:
+        sku: str
+        stock: int = 0
+        __indexes__ = [{"name": "uq_item_sku", "fields": ["sku"], "unique": True}]
+
+    x = db.express_sync
+    x.bulk_create("Item", [{"sku": sku} for sku in "abcdef"])
+    rows = [{"sku": sku, "stock": 1} for sku in "abcdef"]
+    Path("d.csv").write_text("sku,stock\n" + "".join(f"{sku},1\n" for sku in "abcdef"))
+    for call in (
+        lambda: x.bulk_upsert("Item", rows, ["sku"]),
+        lambda: x.bulk_upsert("Item", rows, ["sku"], batch_size=2),
+        lambda: x.bulk_create("Item", rows, conflict_resolution="upsert", key_fields=["sku"]),
+        lambda: load(db, "Item", "d.csv", upsert=("sku",)),
+    ):
+        with pytest.raises(WriteProtectedError, match="max_rows = 3"):
+            call()
+    assert x.count("Item", {"stock": 1}) == {"count": 0}
+    new = [{"sku": sku, "stock": 1} for sku in "ghijkl"]
+    assert x.bulk_upsert("Item", [*rows[:3], *new], ["sku"])["updated"] == 3
 
 
 def test_a_workflow_runs_for_a_tenant_and_an_actor_from_the_command_line(place):

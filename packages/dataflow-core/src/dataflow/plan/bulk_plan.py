@@ -32,6 +32,7 @@ class BulkPlan:
         bare: whether a returned row holds the key, as results show it, and nothing else.
         authorizations: asked before anything is sent, with the names of what is `written`.
         derivations: field -> what derives its values from the rows.
+        changed: of an upsert, what features ask with the number of rows that were there, as of any update.
     """
 
     insert: Insert
@@ -49,6 +50,7 @@ class BulkPlan:
     authorizations: tuple[Authorization, ...] = ()
     written: tuple[str, ...] = ()
     derivations: Mapping[str, Derivation] = attrs.field(factory=dict)
+    changed: tuple[Any, ...] = ()
 
     @property
     def plain(self) -> bool:

@@ -230,7 +230,7 @@ class BulkUpsert(BulkWriting):
         confined = sa.and_(*change.conditions) if change.conditions else None
         target = conflict_target(self.bound, table, key)
         statement = statement.on_conflict_do_update(**target, set_=fresh, where=confined)
-        return self.plan(
+        plan = self.plan(
             builder,
             statement,
             columns,
@@ -238,6 +238,7 @@ class BulkUpsert(BulkWriting):
             (*self.bound.spec.primary_key, *key) if ids else (),
             told=self.bound.core.dialect.created(table),
         )
+        return attrs.evolve(plan, changed=tuple(change.guards))
 
     def _batch(
         self, group: _Group, key: tuple[str, ...], extra: Any, tally: Tally, call: Call, *, ids: bool
@@ -274,6 +275,8 @@ class BulkUpsert(BulkWriting):
             existing = written - (yield from self._above(highest, extra, call))
         if written < len(group):
             raise unseen(key, " of one of the rows")
+        for guard in plan.changed if existing else ():
+            guard(call, existing)
         tally.created += written - existing
         tally.updated += existing
         tally.done += written
