@@ -3,11 +3,13 @@
 import asyncio
 from typing import Annotated
 
+import asyncpg
 import pytest
 
-from dataflow import Field, ForeignKey
+from dataflow import DataFlow, Field, ForeignKey
 from dataflow.dialect import Command
 from dataflow.errors import InputError, SchemaError
+from dataflow.migrations.execution import MigrationError
 
 
 def was(kind, name):
@@ -220,3 +222,43 @@ def test_a_fresh_database_with_declarations_of_old_swaps_is_left_alone(opening):
     assert [row["wheels"] for row in rows(db, "Car")] == [1]
     db.express_sync.create("Boat", {"sails": 1})
     assert migrate(db) == []
+
+
+# -- what others have made of it ---------------------------------------------------------------------------------------
+def test_a_view_keeps_the_names_of_its_columns_when_those_it_reads_are_renamed(postgres_database):
+    def run(sql):
+        async def connected():
+            connection = await asyncpg.connect(postgres_database)
+            try:
+                return [tuple(row) for row in await connection.fetch(sql)] if sql.startswith("SELECT") else (
+                    await connection.execute(sql)
+                )  # fmt: skip
+            finally:
+                await connection.close()
+
+        return asyncio.run(connected())
+
+    with DataFlow(postgres_database) as db:
+        model(db, "Note", table="notes", text=str, size=int)
+        db.express_sync.create("Note", {"text": "a", "size": 1})
+    run("CREATE VIEW seen AS SELECT id, text, size FROM notes; GRANT SELECT (text) ON seen TO PUBLIC;"
+        "CREATE MATERIALIZED VIEW sums AS SELECT text, sum(size) AS size FROM notes GROUP BY text;"
+        "CREATE UNIQUE INDEX sums_text ON sums (text); COMMENT ON COLUMN seen.text IS 'said'")  # fmt: skip
+    with DataFlow(postgres_database) as db:
+        model(db, "Note", [], {"renamed_from": "notes"}, table="papers", title=was(str, "text"), size=str)
+        before = inspected(db)
+        sums = "SELECT text, size::text FROM sums"
+        assert run("SELECT id, text, size::text FROM seen") == [(1, "a", "1")]
+        with pytest.raises(MigrationError, match="function sum"):
+            migrate(db)
+        run("DROP MATERIALIZED VIEW sums; CREATE MATERIALIZED VIEW sums AS SELECT text, max(size) AS size FROM notes "
+            "GROUP BY text; CREATE UNIQUE INDEX sums_text ON sums (text)")  # fmt: skip
+        before = inspected(db)
+        migrate(db)
+        assert run("SELECT id, text, size::text FROM seen") == [(1, "a", "1")]
+        assert run(sums) == [("a", "1")]
+        assert run("SELECT attacl::text, col_description(attrelid, attnum) FROM pg_attribute "
+                   "WHERE attrelid = 'seen'::regclass AND attname = 'text'") == [("{=r/postgres}", "said")]  # fmt: skip
+        assert migrate(db) == []
+        engine(db).undo_sync()
+        assert inspected(db) == before

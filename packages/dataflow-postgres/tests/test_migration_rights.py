@@ -8,6 +8,7 @@ import pytest
 
 from dataflow.changes import Change
 from dataflow.dialect import COUNT, Command
+from dataflow.errors import SchemaError
 from dataflow.postgres.migration.editor import PostgresEditor
 
 
@@ -80,6 +81,7 @@ CREATE POLICY t_own ON t USING (i > 0);
 CREATE VIEW seen WITH (security_barrier=true, security_invoker=true) AS SELECT i, n FROM t;
 COMMENT ON VIEW seen IS 'it''s seen';
 CREATE VIEW open AS SELECT i FROM seen;
+CREATE VIEW part AS SELECT i FROM t;
 CREATE MATERIALIZED VIEW sums AS SELECT n, sum(i) AS i FROM t GROUP BY n;
 CREATE UNIQUE INDEX sums_n ON sums (n);
 """
@@ -89,6 +91,7 @@ GRANT SELECT ON seen TO PUBLIC;
 GRANT UPDATE (n), SELECT (i) ON seen TO {writer};
 GRANT SELECT ON sums TO {reader};
 REVOKE ALL ON open FROM {user};
+GRANT SELECT (i) ON part TO {reader};
 GRANT SELECT (g) ON t TO {reader};
 GRANT UPDATE (g) ON t TO {writer} WITH GRANT OPTION;
 REVOKE EXECUTE ON FUNCTION twice(integer) FROM PUBLIC;
@@ -113,12 +116,12 @@ ALTER FUNCTION twice(integer) OWNER TO {writer};
 ALTER TYPE mood OWNER TO {writer};
 """
 ANEW = [
-    *(one("drop_view", "", name) for name in ("open", "seen", "sums")),
+    *(one("drop_view", "", name) for name in ("open", "seen", "sums", "part")),
     one("drop_trigger", "t", "t_touched"), one("drop_policy", "t", "t_own"), one("drop_index", "t", "t_n"),
     one("drop_constraint", "t", "t_positive"), one("drop_column", "t", "g"),
     one("alter_enum", "", "mood"), one("alter_function", "", "twice(integer)"), one("alter_column", "t", "i"),
     one("add_column", "t", "g"), one("add_constraint", "t", "t_positive"), one("create_index", "t", "t_n"),
-    *(one("create_view", "", name) for name in ("sums", "seen", "open")),
+    *(one("create_view", "", name) for name in ("sums", "seen", "open", "part")),
     one("create_trigger", "t", "t_touched"), one("create_policy", "t", "t_own"),
 ]  # fmt: skip
 
@@ -200,7 +203,7 @@ def test_what_is_made_anew_is_as_it_was_but_for_what_changed(place, granted):
     steps = anew(place, OTHER)
     place.carry_out(sql for step in steps for sql in step.sql)
     assert place.rights() == before
-    assert place.inspect().views.keys() == {"seen", "open", "sums"}
+    assert place.inspect().views.keys() == {"seen", "open", "sums", "part"}
 
 
 def test_undoing_it_gives_everything_back_as_well(place):
@@ -248,3 +251,15 @@ def test_nothing_is_written_where_there_is_nothing_to_keep(place):
     place.execute(SCHEMA)
     steps = anew(place, SCHEMA, [one("drop_view", "", "open"), one("create_view", "", "open")])
     assert [len(step.sql) for step in steps] == [1, 1]
+
+
+def test_a_rule_that_names_what_is_renamed_is_refused_before_anything_is_done(place):
+    place.execute(SCHEMA + "CREATE RULE kept AS ON INSERT TO seen DO INSTEAD INSERT INTO t (i) VALUES (new.i);")
+    found = place.inspect()
+    changes = [
+        Change("rename_table", "u", "u", "t", "u"),
+        Change("drop_view", "", "seen", found.views["seen"]),
+        Change("create_view", "", "seen", None, found.views["seen"]),
+    ]
+    with pytest.raises(SchemaError, match="a rule of it names t, which is renamed"):
+        place.editor.steps(found, found, changes)

@@ -88,6 +88,11 @@ class Draft:
         """
         return self._moves.get((table, name), [])
 
+    @property
+    def gone(self) -> list[str]:
+        """The names of tables and columns before renaming."""
+        return [*self._before.values(), *self._columns.values()]
+
     def defers(self, name: str) -> bool:
         """Tell whether what a table checks at the end of a transaction would be in the way of altering it."""
         table = self.table(name)

@@ -6,12 +6,14 @@ import attrs
 
 from dataflow.catalog import Column, EnumType, Function, Sequence, View
 from dataflow.changes import Change
+from dataflow.errors import SchemaError
 from dataflow.postgres.migration.catalog import setting
 from dataflow.postgres.migration.draft import Draft, commented, named
 from dataflow.postgres.migration.names import counter_aside
 from dataflow.postgres.migration.rights import firing
 from dataflow.postgres.migration.texts import literal
 
+_WORDS = re.compile(r"\w+")
 _HEAD = re.compile(r"\A(.*?\n RETURNS [^\n]*|.*?\n)", re.DOTALL)
 
 
@@ -20,9 +22,20 @@ def create_view(draft: Draft, change: Change) -> None:
     """Create a view, with its triggers, or the indexes of a materialized one."""
     view: View = change.after
     operation = "create_materialized_view" if view.materialized else "create_view"
+    _refuse_rules(draft, view)
     sql, inverse = _creation(draft, view), (_removal(draft, view),)
     summary = f"create view {view.name}{draft.server.rights.loses('view', view.name)}"
     draft.add(operation, summary, "", sql, inverse=inverse, far=_read(draft, view))
+
+
+def _refuse_rules(draft: Draft, view: View) -> None:
+    """Raise where a rule of a view that is made anew names what is renamed: the text of the rule is the old one."""
+    rules = [sql for _, sql in draft.server.rights.of("view", view.name).more if sql.startswith("CREATE RULE ")]
+    name = next((name for name in draft.gone if any(name in _WORDS.findall(sql) for sql in rules)), None)
+    if name is not None:
+        msg = f"view {view.name} is made anew, and a rule of it names {name}, which is renamed"
+        hint = "drop the rule before, and make it again afterwards"
+        raise SchemaError(msg, hint=hint, where={"view": view.name}, code="cannot-alter")
 
 
 def drop_view(draft: Draft, change: Change) -> None:
@@ -55,7 +68,10 @@ def _removal(draft: Draft, view: View) -> str:
 
 def _creation(draft: Draft, view: View) -> list[str]:
     options = f" WITH ({', '.join(map(setting, view.options))})" if view.options else ""
-    sql = [f"CREATE {_word(view)} {draft.quote(view.name)}{options} AS {view.definition}"]
+    columns = (
+        f" ({', '.join(map(draft.quote, view.columns))})" if view.columns else ""
+    )  # of others, called otherwise now
+    sql = [f"CREATE {_word(view)} {draft.quote(view.name)}{columns}{options} AS {view.definition}"]
     sql += [index.definition for index in view.indexes.values()]
     sql += [trigger.definition for trigger in view.triggers.values()]
     called = _word(view), draft.quote(view.name)

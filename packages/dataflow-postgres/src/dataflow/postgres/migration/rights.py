@@ -5,7 +5,7 @@ schemas. They are read with the live schema, and written behind the statements t
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -46,6 +46,7 @@ class Beside:
         owner: the role that owns it, quoted; "" for the user who migrates.
         returns: whether that role can be given a new object.
         grants: its privileges; None where they are those that any object has.
+        parts: privileges of its columns.
         more: (column or "", statement) of what hangs on a view: remarks on columns, their defaults, rules.
         remark: the comment on it, where the catalog has none.
         state: "D", "R" or "A" of a trigger that does not fire as usual.
@@ -54,6 +55,7 @@ class Beside:
     owner: str = ""
     returns: bool = True
     grants: tuple[Grant, ...] | None = None
+    parts: tuple[Grant, ...] = ()
     more: tuple[tuple[str, str], ...] = ()
     remark: str | None = None
     state: str = ""
@@ -99,14 +101,13 @@ class Rights:
         return "" if found.returns else f" (it will belong to {self.user}: it cannot be given to {found.owner})"
 
     def _granted(self, kind: str, found: Beside, what: str, columns: Collection[str]) -> list[str]:
-        usual = self.usual.get(kind, ())
+        parts = _grants(what, [grant for grant in found.parts if grant.column in columns])
         if found.grants is None:
-            return []
+            return parts
         owner = found.owner if found.owner and found.returns else self.user
-        whole = [grant for grant in found.grants if not grant.column]
-        gone = {*usual, *([PUBLIC] if kind in ("function", "enum") else []), owner}
+        gone = {*self.usual.get(kind, ()), *([PUBLIC] if kind in ("function", "enum") else [])}
         sql = [f"REVOKE ALL ON {what} FROM {role}" for role in [*sorted(gone - {owner}), owner]]
-        return sql + _grants(what, [*whole, *(grant for grant in found.grants if grant.column in columns)])
+        return sql + _grants(what, found.grants) + parts
 
 
 _NOTHING = Beside()
@@ -132,7 +133,7 @@ def column_grants(rights: Rights, place: tuple[str, str], table: str, column: st
         table: the table, quoted, as it is called now.
         column: the column now.
     """
-    found = rights.of("column", place[1], place[0]).grants or ()
+    found = rights.of("column", place[1], place[0]).parts
     return _grants(f"TABLE {table}", [attrs.evolve(grant, column=column) for grant in found])
 
 
@@ -150,8 +151,9 @@ def read() -> Program[Rights]:
     usual: defaultdict[str, list[str]] = defaultdict(list)
     for kind, role in (yield Command(queries.USUAL), ()):
         usual[kind].append(role)
-    for kind, table, name, grants in _exploded((yield Command(queries.GRANTS), (sorted(usual),))):
-        found[kind, table, name]["grants"] = grants
+    for kind, table, name, column, *what in (yield Command(queries.GRANTS), (sorted(usual),)):
+        own, part = found[kind, table, name], "parts" if column else "grants"
+        own[part] = (*own.get(part, ()), *([Grant(column, *what)] if what[1] is not None else []))
     for kind, table, name, remark, state in (yield Command(queries.REMARKS), ()):
         found[kind, table, name].update({"remark": remark} if remark is not None else {"state": state})
     for name, column, sql in (yield Command(queries.HANGING), ()):
@@ -159,12 +161,3 @@ def read() -> Program[Rights]:
         own["more"] = (*own.get("more", ()), (column, settled(sql)))
     known = {key: Beside(**what) for key, what in found.items()}
     return Rights(user, known, {kind: tuple(roles) for kind, roles in usual.items()})
-
-
-def _exploded(rows: Iterable[Sequence[Any]]) -> list[tuple[str, str, str, tuple[Grant, ...]]]:
-    found: dict[Key, list[Grant]] = {}
-    for kind, table, name, column, grantee, privilege, grantable in rows:
-        own = found.setdefault((kind, table, name), [])
-        if privilege is not None:
-            own.append(Grant(column, grantee, privilege, grantable))
-    return [(*key, tuple(grants)) for key, grants in found.items()]
