@@ -527,7 +527,9 @@ def test_an_index_that_is_new_is_added_to_an_existing_table(file_bench: Any) -> 
 @pytest.mark.parametrize(
     "index",
     [{"fields": ["a"]}, {"name": "x"}, {"name": "x", "fields": "a"}, {"name": "x", "fields": []}, "x", 3,
-     {"name": "x", "fields": ["a"], "uniqe": True}, {"name": "x", "fields": ["b"]}, {"name": 3, "fields": ["a"]}],
+     {"name": "x", "fields": ["a"], "uniqe": True}, {"name": "x", "fields": ["b"]}, {"name": 3, "fields": ["a"]},
+     {"name": "x", "fields": ["a"], "where": {"a": 1}}, {"name": "x", "fields": ["a"], "where": " "},
+     {"name": "x", "fields": ["a"], "unique": "no"}],
 )  # fmt: skip
 def test_a_faulty_index_is_refused(bench: Any, index: Any) -> None:
     with pytest.raises(ModelError):

@@ -470,8 +470,15 @@ class ClassReader:
             if unknown or not isinstance(raw.get("name"), str) or not _names(raw.get("fields")):
                 msg = "an index is {'name': …, 'fields': […], 'unique': …, 'where': …}"
                 raise self.error(msg, "give name and a list of fields; unique and where are optional")
-            where = raw.get("where")
-            found.append(IndexSpec(raw["name"], tuple(raw["fields"]), bool(raw.get("unique", False)), where))
+            where, unique = raw.get("where"), raw.get("unique", False)
+            if not isinstance(unique, bool):
+                raise self.error(
+                    f"index {raw['name']!r}: unique is True or False", "write 'unique': True, or leave it out"
+                )
+            if where is not None and not (isinstance(where, str) and where.strip()):
+                hint = "write 'where': \"status = 'open'\", or leave it out"
+                raise self.error(f"index {raw['name']!r}: where is a condition in SQL, as text", hint)
+            found.append(IndexSpec(raw["name"], tuple(raw["fields"]), unique, where))
         return found
 
 
