@@ -479,3 +479,32 @@ def test_among_all_tenants_a_relation_stays_within_the_tenant_of_its_record(open
         assert x.count("Stub", {"ticket": {"text": "acme"}})["count"] == 0
         found = {t["text"]: t["stubs"] for t in x.list("Ticket", include=["stubs"])["records"]}
         assert (found["acme"], len(found["bolt"])) == ([], 1)
+
+
+def test_whether_a_tenant_is_needed_does_not_depend_on_what_there_is(opening):
+    db = opening()
+
+    @db.model
+    class Depot:
+        name: str
+
+    @db.model
+    class Shelf:
+        depot_id: Annotated[int, ForeignKey("Depot")]
+
+    @db.model
+    class Crate:
+        shelf_id: Annotated[int, ForeignKey("Shelf")]
+        __dataflow__ = {"multi_tenant": True}
+
+    x = db.express_sync
+    for _ in range(2):  # the second time there is a depot, without shelves
+        with pytest.raises(TenancyError):
+            x.list("Depot", include=["shelves.crates"])
+        with pytest.raises(TenancyError):
+            x.read("Depot", 1, include=["shelves.crates"])
+        x.create("Depot", {"name": "north"})
+    with pytest.raises(TenancyError):
+        x.read("Depot", 1, include=["shelves.crates"])
+    with db.tenant("a"):
+        assert x.read("Depot", 1, include=["shelves.crates"])["shelves"] == []

@@ -110,6 +110,13 @@ class Plan:
         except ValueRefused:
             raise self._explain(values) from None
 
+    def ask(self, call: Call) -> None:
+        """Ask what every call is asked where nothing is to be sent: whether it is permitted, and for whom it acts."""
+        for authorize in self.authorizations:
+            authorize(call, self.written)
+        for binder in self._binders:
+            binder(call)
+
     def _explain(self, values: list[Any]) -> InputError:
         problems = []
         seen = set()

@@ -72,6 +72,8 @@ def attach(
         target = bound.target(relation)
         keys = list(dict.fromkeys(r[relation.local] for r in records if r[relation.local] is not None))
         found: list[dict[str, Any]] = []
+        if not keys:  # whether a call is refused must not depend on what there is
+            _plan(target, relation, bucket(1), options).ask(call)
         for start in range(0, len(keys), CHUNK):
             part = keys[start : start + CHUNK]
             plan = _plan(target, relation, bucket(len(part)), options)

@@ -76,13 +76,14 @@ class Read(_Reading):
         plan: _ReadPlan = self.bound.plans.get(key, lambda: self._compile(document, options, extra, by_key=by_key))
         self._remember(params, plan, call, by_key=by_key)
         rows = yield from run_plan(plan.plan, operands, call)
-        if not rows:
+        records = [plan.plan.decode(row) for row in rows[:1]]
+        if plan.tree:
+            yield from related.attach(self.bound, records, plan.tree, call, dict(extra))
+        if not records:
             if strict:
                 raise not_found(self, by_key)
             return Result(document if by_key else {}, {"found": False})
-        record = plan.plan.decode(rows[0])
-        if plan.tree:
-            yield from related.attach(self.bound, [record], plan.tree, call, dict(extra))
+        (record,) = records
         for name in plan.hidden:
             del record[name]
         return Result(record, {"found": True})

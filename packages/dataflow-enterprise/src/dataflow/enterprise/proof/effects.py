@@ -319,7 +319,7 @@ class Execution:
     # -- reading ------------------------------------------------------------------------------------------------------
     def do_read(self) -> Any:
         rows = self.targets()
-        self._touch_includes(self.model, self.params.get("include", ())) if rows else None
+        self._touch_includes(self.model, self.params.get("include", ()))
         if not rows:
             if self.params.get("raise_on_not_found"):
                 raise Refused(("NotFoundError", "not-found"))
@@ -358,8 +358,7 @@ class Execution:
         """Return all records, of whatever pages."""
         rows = self.found(self.params.get("filter"))
         sort = [(name, direction == -1) for item in self.params.get("sort", ()) for name, direction in item.items()]
-        if rows:
-            self._touch_includes(self.model, self.params.get("include", ()))
+        self._touch_includes(self.model, self.params.get("include", ()))
         if self.params.get("count_only"):
             return {"total": len(rows), "records": []}
         ordered = self.world.ordered(rows, sort)[self.params.get("offset", 0) :]
