@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(python|sh|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+WITHOUT = "-p no:hypothesispytest"
+"""pytest imports all of hypothesis to say that nothing failed."""
 INSTALLING = re.compile(r"^(?:python3 -m venv|pip install|cd|mkdir) .*\n", re.MULTILINE)
 
 
@@ -27,7 +29,8 @@ def run(folder, commands, **variables):
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
     done = subprocess.run(
         ["/bin/sh", "-e", "-c", INSTALLING.sub("", commands)],
-        cwd=folder, env={**clean, "PATH": path, **variables}, capture_output=True, text=True, timeout=110, check=False,
+        cwd=folder, env={**clean, "PATH": path, "PYTEST_ADDOPTS": WITHOUT, **variables},
+        capture_output=True, text=True, timeout=110, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 
 import pytest
@@ -25,6 +26,7 @@ def imports(module, path):
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+@cache
 def imported(package):
     """Return (importing module, imported module) for every import of a package."""
     return [

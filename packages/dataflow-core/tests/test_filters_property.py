@@ -43,7 +43,7 @@ def spelled(sort):
     return [{name: -1 if descending else 1} for name, descending in sort]
 
 
-@settings(ALWAYS, max_examples=200)
+@settings(ALWAYS, max_examples=100)
 @given(data=strategies.tables(), questions=st.lists(strategies.filters(), min_size=3, max_size=6))
 def test_a_filter_finds_exactly_the_rows_that_satisfy_it_in_plain_python(db, data, questions):
     fill(db, data)
@@ -57,7 +57,7 @@ def test_a_filter_finds_exactly_the_rows_that_satisfy_it_in_plain_python(db, dat
 def test_every_operator_of_a_field_means_what_it_means_in_plain_python(db, name):
     kind = oracle.KINDS[name]
 
-    @settings(ALWAYS, max_examples=100 if name == "text" else 25)
+    @settings(ALWAYS, max_examples=50 if name == "text" else 15)
     @given(
         column=st.lists(st.none() | strategies.values(name, kind), max_size=8),
         questions=st.lists(
@@ -84,7 +84,7 @@ def test_a_filter_reaches_through_a_relation_to_many(db, data, question):
     assert ids(listed(db, "Maker", question)) == sorted(expected)
 
 
-@settings(ALWAYS, max_examples=150)
+@settings(ALWAYS, max_examples=80)
 @given(rows=st.lists(strategies.documents | st.none(), max_size=6), condition=strategies.member_conditions())
 @example(rows=[{"a": 1}], condition={"$eq": {"a": 1.0}})
 @example(rows=[{"a": 10**20}, {"a": 1}], condition={"a": {"$gte": 1e20}})
@@ -134,7 +134,7 @@ def test_keyset_pages_visit_every_row_once_in_the_order_of_the_whole_list(db, da
     assert [key for page in pages for key in ids(page)] == expected
 
 
-@settings(ALWAYS, max_examples=250)
+@settings(ALWAYS, max_examples=120)
 @given(
     data=strategies.tables(things=8), question=st.just({}) | strategies.filters(depth=1), asked=strategies.aggregates()
 )

@@ -159,7 +159,7 @@ def write_all_ways(db, model, value, other):
 def test_a_value_comes_back_the_same_along_every_way_in_and_out(db, model):
     _, values, restored = TYPES[model]
 
-    @settings(SETTINGS, max_examples=25)
+    @settings(SETTINGS, max_examples=15)
     @given(value=values, other=values)
     def check(value, other):
         db.express_sync.bulk_delete(model, filter={}, confirmed=True)

@@ -247,6 +247,23 @@ def test_a_new_column_that_rows_have_no_value_for_is_announced_as_failing(editin
     assert step.fails_on_data == "no"
 
 
+def test_a_new_column_that_must_have_a_value_and_whose_default_is_null_is_announced_as_failing(editing):
+    editing.execute(cases.BASE)
+    editing.execute(cases.ROWS)
+    found = editing.inspect()
+    wanted = editing.desired(cases.BASE + "ALTER TABLE t ADD COLUMN x numeric(4, 1) NOT NULL DEFAULT NULL")
+    column = wanted.tables["t"].columns["x"]
+    assert column.default == "NULL::numeric"
+    (step,) = editing.editor.steps(found, wanted, [Change("add_column", "t", "x", None, column)])
+    assert (step.operation, step.fails_on_data) == ("add_column_not_null_no_default", "always when rows exist")
+    with pytest.raises(NotNullError):
+        carry_out(editing, [step])
+    steps = editing.editor.steps(found, wanted, [Change("add_column", "t", "x", None, column, value="7")])
+    assert {step.fails_on_data for step in steps} == {"no"}
+    carry_out(editing, steps)
+    assert editing.inspect() == wanted
+
+
 def test_shapes_of_tables_cannot_be_altered(editing):
     table = Table("t", {})
     other = attrs.evolve(table, options=("partition by LIST (a)",))

@@ -237,7 +237,7 @@ def migrations(tmp_path_factory, migration):
         each.db.close()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 def test_the_steps_lead_from_any_schema_to_any_other_and_rows_stay(migrations, case):
     before, after, rows, renames = case

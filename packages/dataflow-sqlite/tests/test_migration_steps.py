@@ -3,7 +3,7 @@
 import pytest
 
 from dataflow.changes import Change
-from dataflow.errors import CheckError, DatabaseError, NotYetAvailable
+from dataflow.errors import CheckError, DatabaseError, IntegrityError, NotYetAvailable
 
 T = "CREATE TABLE t (id INTEGER PRIMARY KEY, a INT)"
 
@@ -209,6 +209,19 @@ def test_a_check_may_refuse_values_of_another_type_and_the_step_says_so(migratio
     migration.sql(old, "INSERT INTO t VALUES (1, 2)")
     steps = migration.plan(old.replace("a INT", "a TEXT"))
     assert "a constraint refuses the value that a gets" in steps[0].fails_on_data
+
+
+def test_a_column_that_must_have_a_value_and_whose_default_is_null_is_announced_as_failing(migration):
+    migration.sql(T, "INSERT INTO t VALUES (1, 2)")
+    new = with_column("b INT NOT NULL DEFAULT NULL")
+    (step,) = migration.plan(new)
+    assert (step.operation, step.fails_on_data) == ("add_column_not_null_no_default", "there are rows, which have no b")
+    with pytest.raises(IntegrityError):
+        migration.execute([step])
+    (step,) = migration.plan(new, values={("t", "b"): "7"})
+    assert step.fails_on_data == "no"
+    migration.to(new, values={("t", "b"): "7"})
+    assert migration.sql("SELECT * FROM t") == [(1, 2, 7)]
 
 
 def test_a_computed_column_that_is_null_for_a_row_may_fail_and_the_step_says_so(migration):

@@ -118,7 +118,8 @@ def outside(pytester, monkeypatch):
     def run(modules, *options):
         for name, (scheme, more) in modules.items():
             (pytester.path / f"test_{name}.py").write_text(f"{MODULE.format(scheme=scheme)}\n\n{more}\n")
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options, timeout=100)
+        quick = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:faker")
+        return pytester.runpytest_subprocess(*quick, *options, timeout=100)
 
     return run
 

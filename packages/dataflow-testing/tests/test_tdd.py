@@ -156,7 +156,8 @@ def project(request, pytester, monkeypatch):
 
 
 def run(project, *arguments):
-    quiet = ("-p", "no:cacheprovider", "-p", "no:faker", "-W", "ignore::pytest.PytestDeprecationWarning")
+    without = [f"-pno:{plugin}" for plugin in ("cacheprovider", "faker", "hypothesispytest")]
+    quiet = (*without, "-W", "ignore::pytest.PytestDeprecationWarning")
     return project.runpytest_subprocess(*quiet, *arguments, timeout=100)
 
 

@@ -22,6 +22,7 @@ _LITERAL = re.compile(
     r"(?:::[\w\s\".]+(?:\([0-9, ]+\))?[\w\s]*(?:\[\])*)?",
     re.IGNORECASE,
 )
+_NULL = re.compile(r"NULL(?:::.*)?", re.IGNORECASE)
 _CALL = re.compile(r"([a-z_][\w$]*|\")\s*\(", re.IGNORECASE)
 _STABLE = {
     "now", "transaction_timestamp", "statement_timestamp", "current_setting", "timezone", "date_trunc", "lower",
@@ -48,6 +49,11 @@ def is_constant(expression: str) -> bool:
     return _LITERAL.fullmatch(bare) is not None
 
 
+def is_null(expression: str) -> bool:
+    """Tell whether an expression is NULL of some type: as a default it gives rows nothing."""
+    return is_constant(expression) and _NULL.fullmatch(expression.strip()) is not None
+
+
 def is_volatile(expression: str) -> bool:
     """Tell whether an expression may give each row another value; what is not known does."""
     bare = _TEXT.sub("''", expression)
@@ -59,7 +65,8 @@ def add_column(draft: Draft, change: Change) -> None:
     """Add a column; where it has to have a value, fill it before it may be demanded."""
     after: Column = change.after
     plain = after.generated is None and not after.identity and not draft.is_empty(change.table)
-    if plain and after.default is None and not after.nullable and change.value is not None:
+    gives = after.default is not None and not is_null(after.default)
+    if plain and not gives and not after.nullable and change.value is not None:
         _add_filled(draft, change, change.value)
     elif plain and after.default is not None and is_volatile(after.default) and draft.is_large(change.table):
         _add_filled(draft, change, after.default)
@@ -104,7 +111,7 @@ def _addition(draft: Draft, column: Column) -> str:
         return "add_column_identity"
     if _may_check(draft, column.type):
         return "add_column_domain_constrained"
-    if column.default is None:
+    if column.default is None or is_null(column.default):
         return "add_column_nullable" if column.nullable else "add_column_not_null_no_default"
     if is_volatile(column.default):
         return "add_column_volatile_default"
@@ -127,13 +134,14 @@ def _add_filled(draft: Draft, change: Change, value: str) -> None:
     table = change.table
     if is_constant(value):  # the catalogue keeps it for the rows that are there
         filled = attrs.evolve(after, default=value)
+        own = "DROP DEFAULT" if after.default is None else f"SET DEFAULT {after.default}"
         draft.add(
             "add_column_not_null_constant_default",
             f"add column {table}.{after.name} ({after.type}) with a value for existing rows",
             table,
             (
                 draft.alter(table, f"ADD COLUMN {written(draft, filled)}"),
-                draft.alter(table, f"ALTER COLUMN {draft.quote(after.name)} DROP DEFAULT"),
+                draft.alter(table, f"ALTER COLUMN {draft.quote(after.name)} {own}"),
             ),
             inverse=(_removal(draft, table, after.name),),
         )

@@ -13,7 +13,7 @@ from dataflow.sqlite.migration.moves import rename_column
 from dataflow.sqlite.migration.rebuild import Rebuild
 from dataflow.sqlite.migration.tables import Patch, agree, alike, changed, column_text, table_text
 from dataflow.sqlite.migration.text import read_table
-from dataflow.sqlite.migration.tokens import constant, quoted
+from dataflow.sqlite.migration.tokens import constant, is_null, quoted
 from dataflow.sqlite.migration.words import failure, loss, operation, summary, worst
 
 STRUCTURE = frozenset(
@@ -244,9 +244,9 @@ def _addable(change: Change) -> bool:
         return False
     if column.generated is not None:
         return bool(column.nullable)
-    if column.default is None:
+    if column.default is None or is_null(column.default):
         return bool(column.nullable)
-    return constant(column.default) and (column.nullable or column.default.upper() != "NULL")
+    return constant(column.default)
 
 
 def rename_steps(alteration: Alteration) -> list[Step]:

@@ -168,6 +168,11 @@ def constant(expression: str) -> bool:
     return word[0] in "0123456789.'" or word[:2].lower() == "x'" or word.upper() in ("NULL", "TRUE", "FALSE")
 
 
+def is_null(expression: str) -> bool:
+    """Tell whether an expression is NULL: as a default it gives rows nothing."""
+    return [token.upper() for token, _, _ in tokens(expression)] == ["NULL"]
+
+
 def columns_in(expression: Collection[Token], columns: Mapping[str, str]) -> tuple[str, ...]:
     """Return the columns that an expression mentions, in their order in the table."""
     found = {named(token).lower() for token, _, _ in expression if is_name(token)}

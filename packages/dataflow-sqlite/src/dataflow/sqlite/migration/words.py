@@ -3,7 +3,7 @@
 from dataflow.catalog import Column, Constraint, Table
 from dataflow.changes import Change
 from dataflow.sqlite.migration.rebuild import lossy
-from dataflow.sqlite.migration.tokens import constant
+from dataflow.sqlite.migration.tokens import constant, is_null
 
 LOSSES = ("none", "possible", "certain")
 _CONSTRAINTS = {
@@ -34,7 +34,7 @@ def _added(column: Column, value: str | None) -> str:
         return "add_column_generated_stored" if column.stored else "add_column_generated_virtual"
     if column.identity:
         return "add_column_serial"
-    if column.default is None:
+    if column.default is None or is_null(column.default):
         return "add_column_nullable" if column.nullable else "add_column_not_null_no_default"
     if not constant(column.default):
         return "add_column_stable_default" if "CURRENT" in column.default.upper() else "add_column_volatile_default"
@@ -80,8 +80,8 @@ def failure(change: Change) -> str:
     """Say which rows make a change fail, or "no"."""
     column = change.after
     if change.kind == "add_column":
-        needs = not column.nullable and column.default is None and change.value is None and column.generated is None
-        if needs:
+        given = column.default is not None and not is_null(column.default)
+        if not (column.nullable or given or change.value is not None or column.generated is not None):
             return f"there are rows, which have no {change.name}"
         computed = column.generated is not None and not column.nullable
         return f"{change.name} is computed as NULL for a row" if computed else "no"
