@@ -10,7 +10,7 @@ import pytest
 from dataflow.catalog import Catalog, Column, Table
 from dataflow.changes import Change, Step
 from dataflow.dialect import COUNT, Command
-from dataflow.errors import SchemaError
+from dataflow.errors import NotNullError, SchemaError
 from dataflow.postgres.migration.draft import LARGE, Server
 from dataflow.postgres.migration.editor import PostgresEditor
 from dataflow.postgres.migration.facts import FACTS, LOCKS
@@ -256,8 +256,12 @@ def test_a_new_column_that_must_have_a_value_and_whose_default_is_null_is_announ
     assert column.default == "NULL::numeric"
     (step,) = editing.editor.steps(found, wanted, [Change("add_column", "t", "x", None, column)])
     assert (step.operation, step.fails_on_data) == ("add_column_not_null_no_default", "always when rows exist")
+
+    def alone():
+        yield Command(step.sql[0], COUNT, writes=True), ()
+
     with pytest.raises(NotNullError):
-        carry_out(editing, [step])
+        editing.run(alone())
     steps = editing.editor.steps(found, wanted, [Change("add_column", "t", "x", None, column, value="7")])
     assert {step.fails_on_data for step in steps} == {"no"}
     carry_out(editing, steps)

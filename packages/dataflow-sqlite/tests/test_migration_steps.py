@@ -3,7 +3,7 @@
 import pytest
 
 from dataflow.changes import Change
-from dataflow.errors import CheckError, DatabaseError, IntegrityError, NotYetAvailable
+from dataflow.errors import CheckError, DatabaseError, IntegrityError, NotYetAvailable, UniqueError
 
 T = "CREATE TABLE t (id INTEGER PRIMARY KEY, a INT)"
 
@@ -241,6 +241,20 @@ def test_a_value_for_rows_that_have_none_may_break_a_constraint_and_the_step_say
     assert steps[0].fails_on_data == "a constraint refuses the value that a gets"
     steps = migration.plan(T.replace("a INT", "a INT NOT NULL"), values={("t", "a"): "7"})
     assert steps[0].fails_on_data == "no"
+
+
+@pytest.mark.parametrize("index", ["i ON t (a)", "i ON t ((a + 1))", "i ON t (c) WHERE a = 7"])
+def test_a_value_for_rows_that_have_none_may_break_a_unique_index_and_the_step_says_so(migration, index):
+    old = with_column("c INT")
+    migration.sql(old, f"CREATE UNIQUE INDEX {index}", "INSERT INTO t VALUES (1, 7, 5), (2, NULL, 5)")
+    new = (old.replace("a INT", "a INT NOT NULL"), f"CREATE UNIQUE INDEX {index}")
+    (step,) = migration.plan(*new, values={("t", "a"): "7"})
+    assert step.fails_on_data == "a constraint refuses the value that a gets"
+    with pytest.raises(UniqueError):
+        migration.execute([step])
+    other = old.replace("a INT, c INT", "a INT, c INT NOT NULL")
+    (step,) = migration.plan(other, f"CREATE UNIQUE INDEX {index}", values={("t", "c"): "5"})
+    assert (step.fails_on_data == "no") == ("c" not in index.partition("(")[2])
 
 
 # -- what the framework keeps on tables -------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
-from dataflow.catalog import Catalog, Constraint, Table
+from dataflow.catalog import Catalog, Constraint, Index, Table
 from dataflow.changes import SWAPPED, Change, Step, renaming
 from dataflow.errors import SchemaError
 from dataflow.sqlite.migration.aside import table_after
@@ -13,7 +13,7 @@ from dataflow.sqlite.migration.moves import rename_column
 from dataflow.sqlite.migration.rebuild import Rebuild
 from dataflow.sqlite.migration.tables import Patch, agree, alike, changed, column_text, table_text
 from dataflow.sqlite.migration.text import read_table
-from dataflow.sqlite.migration.tokens import constant, is_null, quoted
+from dataflow.sqlite.migration.tokens import constant, is_null, names_in, quoted
 from dataflow.sqlite.migration.words import failure, loss, operation, summary, worst
 
 STRUCTURE = frozenset(
@@ -185,7 +185,8 @@ class Alteration:
     def _filled(self, changes: Sequence[Change]) -> list[str]:
         """Return constrained columns in which rows get a value, or one of another type."""
         held = {name for one in self.target.constraints for name in one.columns}
-        held |= {name for index in self.now.indexes.values() if index.unique for name in index.columns}
+        keys = [text for index in self.now.indexes.values() if index.unique for text in _read_by(index)]
+        held |= {name for name in self.target.columns if name.lower() in names_in(" ".join(keys))}
         if any(column.generated is not None for name, column in self.target.columns.items() if name in held):
             held |= set(self.target.columns)  # it may be computed from any of them
         checked = {name for one in self.target.constraints if one.kind == "check" for name in one.columns}
@@ -247,6 +248,11 @@ def _addable(change: Change) -> bool:
     if column.default is None or is_null(column.default):
         return bool(column.nullable)
     return constant(column.default)
+
+
+def _read_by(index: Index) -> list[str]:
+    """Return what an index reads of a row: its keys and its condition."""
+    return [*(key.expression for key in index.keys), index.where or ""]
 
 
 def rename_steps(alteration: Alteration) -> list[Step]:
