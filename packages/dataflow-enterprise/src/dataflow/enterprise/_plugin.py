@@ -25,7 +25,8 @@ def dataflow_settings() -> Iterable[SettingSpec]:
             choices=("shared", "strict", "schema", "database"),
         ),
         SettingSpec(
-            "tenant_id_header", str, "X-Tenant-ID", "HTTP header that names the tenant; read by the channels."
+            "tenant_id_header", str, "X-Tenant-ID",
+            "HTTP header that names the tenant, for channels of a later release; nothing reads it yet.",
         ),
         SettingSpec(
             "tenant_database_prefix", str, "tenant_", "What a tenant's database, schema or file name begins with."
