@@ -5,7 +5,7 @@ Knows nothing of the facade that users hold, nor of workflows.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property, partial
 from itertools import count
@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 import attrs
 
 from dataflow import _loop, config
-from dataflow.dialect import Command, Dialect, Program
+from dataflow.dialect import Command, Dialect, Program, Step
 from dataflow.errors import DataFlowError
 from dataflow.fields import ForeignKey
 from dataflow.plan.bound import BoundModel
 from dataflow.plugins import specs
 from dataflow.plugins.manager import PluginSet
 from dataflow.registering import Registering
-from dataflow.session import CURRENT_RUN, ITSELF, Call, atomic, notify, surroundings, undone
+from dataflow.session import CURRENT_RUN, ITSELF, Call, atomic, notify, surroundings, through, undone
 
 T = TypeVar("T")
 _NUMBERS = count()
@@ -234,33 +234,24 @@ class Core(Registering):
         from dataflow import _log
 
         limit = self.config["slow_query_threshold"] / 1000
-        try:
-            step: tuple[Command, Sequence[Any]] = next(program)
-            while True:
-                if self.config["echo"]:
-                    _log.event("statement.sent", sql=step[0].sql)
-                for see in self._watchers:
-                    see(step[0])
-                start = perf_counter()
-                try:
-                    reply = yield step
-                except GeneratorExit:
-                    raise
-                except BaseException as error:  # noqa: BLE001  # hand it to the program, which decides
-                    step = program.throw(error)
-                    continue
-                taken = perf_counter() - start
-                if self._told:
-                    self.stats.statements += 1
-                    self.stats.seconds += taken
-                if taken > limit and self.config["monitoring"]:
-                    self.stats.slow_statements += 1
-                    _log.event("statement.slow", sql=step[0].sql, milliseconds=round(taken * 1000, 1))
-                step = program.send(reply)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        finally:
-            program.close()
+
+        def send(step: Step) -> Program[Any]:
+            if self.config["echo"]:
+                _log.event("statement.sent", sql=step[0].sql)
+            for see in self._watchers:
+                see(step[0])
+            start = perf_counter()
+            reply = yield step
+            taken = perf_counter() - start
+            if self._told:
+                self.stats.statements += 1
+                self.stats.seconds += taken
+            if taken > limit and self.config["monitoring"]:
+                self.stats.slow_statements += 1
+                _log.event("statement.slow", sql=step[0].sql, milliseconds=round(taken * 1000, 1))
+            return reply
+
+        return through(program, send)
 
     def _apart(self, program: Program[T], call: Call) -> Program[T]:
         """Keep a failing call from spoiling the transaction it joined, where a failed statement does."""

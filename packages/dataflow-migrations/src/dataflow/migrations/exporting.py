@@ -5,11 +5,12 @@ schema, and what the programs write there is what the script says. What they wri
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dataflow.changes import SchemaEditor, Step
 from dataflow.dialect import COUNT, Command, Program
 from dataflow.errors import DataFlowError
+from dataflow.session import through
 
 T = TypeVar("T")
 _SCHEMA = ("CREATE ", "DROP ", "ALTER ")
@@ -62,16 +63,11 @@ def written(
 
 def _recorded(program: Program[T], into: list[str], *, run: bool = True) -> Program[T]:
     """Run a program, and note what it writes; with `run=False` only note it."""
-    try:
-        command, arguments = next(program)
-        while True:
-            if command.writes:
-                into.append(command.sql)
-            try:
-                reply = (yield command, arguments) if run or not command.writes else 0
-            except DataFlowError as error:
-                command, arguments = program.throw(error)
-            else:
-                command, arguments = program.send(reply)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+
+    def send(step: tuple[Command, Sequence[Any]]) -> Program[Any]:
+        command, _ = step
+        if command.writes:
+            into.append(command.sql)
+        return (yield step) if run or not command.writes else 0
+
+    return through(program, send)

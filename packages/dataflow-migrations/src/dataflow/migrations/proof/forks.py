@@ -21,10 +21,11 @@ from typing import Any, Self, TypeVar
 
 from dataflow import DataFlow
 from dataflow.core import Core
-from dataflow.dialect import Command, Program
+from dataflow.dialect import Command, Program, Step
 from dataflow.migrations.proof.releases import CHANGES, Change, fill
 from dataflow.plugins.manager import PluginSet
 from dataflow.plugins.specs import load
+from dataflow.session import through
 
 T = TypeVar("T")
 BATCH = 1_500
@@ -213,26 +214,15 @@ class Child:
         setattr(Core, "observe", watched)  # noqa: B010  # what is tested has no hooks for tests
 
     def _counted(self, program: Program[T], kill: Mapping[str, Any]) -> Program[T]:
-        step: tuple[Command, Any] = next(program)
-        try:
-            while True:
-                self.count += 1
-                if kill.get("trace"):
-                    self.trace.append(step[0].sql[:100])
-                if self.count == kill.get("number") or kill.get("sql", "\0") in step[0].sql:
-                    self._kill(step[0].sql, kill.get("delay"))
-                try:
-                    reply = yield step
-                except GeneratorExit:
-                    raise
-                except BaseException as error:  # noqa: BLE001  # the program decides
-                    step = program.throw(error)
-                else:
-                    step = program.send(reply)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        finally:
-            program.close()
+        def send(step: Step) -> Program[Any]:
+            self.count += 1
+            if kill.get("trace"):
+                self.trace.append(step[0].sql[:100])
+            if self.count == kill.get("number") or kill.get("sql", "\0") in step[0].sql:
+                self._kill(step[0].sql, kill.get("delay"))
+            return (yield step)
+
+        return through(program, send)
 
     def _kill(self, sql: str, delay: float | None) -> None:
         self.tell(at=sql[:200], number=self.count)
